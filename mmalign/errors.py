@@ -1,0 +1,59 @@
+"""The few exceptions a caller may want to catch; each message names the thing, the want, the got and the way out."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class MmalignError(Exception):
+    """A mistake that a person can mend; its message is one sentence with the way out."""
+
+
+class ConfigError(MmalignError):
+    """A setting that cannot work, or would be ignored."""
+
+
+class ShapeError(MmalignError):
+    """A tensor of another shape than the function is defined for."""
+
+
+class UnsupportedPipelineError(MmalignError):
+    """A pipeline whose behaviour could not be verified; training it would go wrong in silence."""
+
+
+class NonFiniteError(MmalignError):
+    """A loss or gradient that is NaN or infinite; nothing was applied."""
+
+
+class DataError(MmalignError):
+    """Something wrong in a user's file, with the place.
+
+    >>> print(DataError("no column 'prompt'", file="pairs.csv", row=3))
+    pairs.csv, row 3: no column 'prompt'
+    """
+
+    def __init__(
+        self, message: str, *, file: Path | str, row: int | None = None, column: str | None = None
+    ) -> None:
+        self.file, self.row, self.column = Path(file), row, column
+        place = [str(file)]
+        if row is not None:
+            place.append(f"row {row}")
+        if column is not None:
+            place.append(f"column {column!r}")
+        super().__init__(f"{', '.join(place)}: {message}")
+
+
+class UnknownNameError(MmalignError):
+    """A name that is not known, with near matches.
+
+    >>> print(UnknownNameError("reward", "placbo", ["placebo", "shapes-truth"]))
+    no reward is called 'placbo'. Did you mean 'placebo'? Known: placebo, shapes-truth.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        listing = ", ".join(names) if names else "none"
+        super().__init__(f"no {what} is called '{name}'.{hint} Known: {listing}.")

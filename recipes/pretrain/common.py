@@ -1,0 +1,102 @@
+"""What the pretraining scripts share: a resumable loop with a learning-rate schedule, an EMA and a progress line."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from rich.console import Console
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+console = Console(stderr=True)
+
+
+def clip_tokenizer(texts: list[str], *, length: int) -> CLIPTokenizer:
+    """A real CLIP tokenizer whose merges were learned from ``texts``: every word of the world is one token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        show_progress=False,
+    )
+    # Learned on bare words: CLIP splits at white space, so a merge that crosses it would never be used.
+    tokenizer.train_from_iterator((word for text in texts for word in text.replace(",", " ,").split()), trainer)
+    state = json.loads(tokenizer.to_str())["model"]
+    vocab = state["vocab"]
+    for symbol in alphabet:  # any other word is spelled out, so every letter also needs its form at a word's end
+        vocab.setdefault(f"{symbol}</w>", len(vocab))
+    return CLIPTokenizer(vocab=vocab, merges=[tuple(m) for m in state["merges"]], model_max_length=length)
+
+
+def fit(
+    name: str,
+    modules: nn.ModuleDict,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    folder: Path,
+    warmup: int = 100,
+    ema_decay: float = 0.999,
+    weight_decay: float = 1e-4,
+) -> None:
+    """Minimise ``loss(step)`` over the modules, resuming from ``folder``; leaves the EMA weights in the modules.
+
+    ``loss`` must draw everything random from generators seeded by its step, so that a resumed run equals an unbroken one.
+    """
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda k: min(1.0, (k + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(1.0, k / steps))),
+    )
+    ema = EMAModel(parameters, decay=ema_decay)
+    checkpoint = folder / f"{name}.pt"
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        modules.load_state_dict(state["modules"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        ema.load_state_dict(state["ema"])
+        first = state["step"]
+        console.print(f"{name}: resuming at step {first}")
+    modules.train()
+    started, running = time.monotonic(), None
+    for step in range(first, steps):
+        value = loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        ema.step(parameters)
+        running = float(value) if running is None else 0.98 * running + 0.02 * float(value)
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            spent = time.monotonic() - started
+            left = spent / (step + 1 - first) * (steps - step - 1)
+            console.print(f"{name} {step + 1}/{steps} loss {running:.5f} {spent:.0f} s, {left:.0f} s left")
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            folder.mkdir(parents=True, exist_ok=True)
+            state = {
+                "modules": modules.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "ema": ema.state_dict(),
+                "step": step + 1,
+            }
+            torch.save(state, checkpoint.with_suffix(".part"))
+            os.replace(checkpoint.with_suffix(".part"), checkpoint)
+    ema.copy_to(parameters)
+    modules.eval().requires_grad_(False)

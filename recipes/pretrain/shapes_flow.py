@@ -1,0 +1,237 @@
+"""Make ``embedded/shapes-flow``: a small StableDiffusion3Pipeline that draws the shapes world, with a stated flaw.
+
+The flaw is random caption noise: in training, each attribute of each caption is drawn anew with probability 0.4. The
+model therefore draws sharp shapes that are often not the ones asked for, and alignment has something to mend.
+
+    uv run python recipes/pretrain/shapes_flow.py        # about 80 minutes on two cores; resumes where it stopped
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from common import clip_tokenizer, console, fit
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from torch import Tensor, nn
+from torchvision.utils import save_image
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from mmalign.worlds import shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides the result."""
+
+    out: Path = Path("assets/shapes-flow")
+    work: Path = Path("runs/pretrain/shapes-flow")
+    """Checkpoints and pictures of the progress."""
+    pictures: int = 24_000
+    caption_noise: float = 0.4
+    two_shapes: float = 0.1
+    caption_dropout: float = 0.1
+    vae_steps: int = 1_200
+    vae_batch: int = 32
+    flow_steps: int = 6_000
+    flow_batch: int = 96
+    device: str = "cpu"
+    seed: int = 0
+
+
+def generator(*seeds: int) -> torch.Generator:
+    """A CPU generator for one purpose and step."""
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 1_000_003 + seed) % 2**63
+    return torch.Generator().manual_seed(mixed)
+
+
+def draw_world(settings: Settings) -> tuple[list[shapes.Scene], Tensor]:
+    """The training pictures, as bytes to keep them small: [N, 3, 64, 64]."""
+    random = generator(settings.seed, 1)
+    scenes = [
+        shapes.random_scene(random, split=None, two_shapes=settings.two_shapes) for _ in range(settings.pictures)
+    ]
+    pictures = [
+        (shapes.render(scenes[i : i + 250], random) * 255).round().byte() for i in range(0, len(scenes), 250)
+    ]
+    return scenes, torch.cat(pictures)
+
+
+def to_model(pictures: Tensor, device: str) -> Tensor:
+    """Bytes to [-1, 1]."""
+    return (pictures.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def train_vae(settings: Settings, pictures: Tensor) -> AutoencoderKL:
+    """64x64x3 pictures to 8x8x8 latents and back."""
+    channels = (16, 32, 48, 48)
+    torch.manual_seed(settings.seed)
+    vae = AutoencoderKL(
+        sample_size=64,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=8,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.0,
+    ).to(settings.device, memory_format=torch.channels_last)
+
+    def loss(step: int) -> Tensor:
+        random = generator(settings.seed, 2, step)
+        rows = torch.randint(len(pictures), (settings.vae_batch,), generator=random)
+        clean = to_model(pictures[rows], settings.device)
+        posterior = vae.encode(clean).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=random).to(settings.device)
+        error = vae.decode(posterior.mean + posterior.std * noise).sample - clean
+        return error.abs().mean() + 4 * error.square().mean() + 1e-4 * posterior.kl().mean() / noise[0].numel()
+
+    fit("vae", nn.ModuleDict({"vae": vae}), loss, steps=settings.vae_steps, learning_rate=2e-3, folder=settings.work)
+    return vae
+
+
+@torch.no_grad()
+def encode_world(settings: Settings, vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Latents [N, 8, 8, 8] with zero mean and unit variance; the VAE's config takes the two numbers."""
+    latents = torch.cat([vae.encode(to_model(p, settings.device)).latent_dist.mean for p in pictures.split(250)])
+    shift, scale = float(latents.mean()), float(1 / latents.std())
+    vae.register_to_config(shift_factor=shift, scaling_factor=scale)
+    sample = pictures[:64]
+    again = vae.decode(latents[:64]).sample.clamp(-1, 1)
+    error = (again - to_model(sample, settings.device)).square().mean() / 4
+    console.print(f"vae: shift {shift:.4f}, scale {scale:.4f}, PSNR {-10 * error.log10():.1f} dB")
+    save_image(torch.cat([sample / 255, again.cpu() / 2 + 0.5]), settings.work / "vae.png", nrow=16)
+    return (latents - shift) * scale
+
+
+def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pipeline:
+    """Untrained text encoders and transformer around the trained VAE."""
+    texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
+    tokenizers = [clip_tokenizer(texts, length=24) for _ in range(2)]
+    torch.manual_seed(settings.seed + 1)
+    encoders = [
+        CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=24,
+                projection_dim=64,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        for tokenizer in tokenizers
+    ]
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=1,
+        in_channels=8,
+        out_channels=8,
+        num_layers=5,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        joint_attention_dim=128,
+        caption_projection_dim=128,
+        pooled_projection_dim=128,
+        pos_embed_max_size=8,
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=encoders[0],
+        tokenizer=tokenizers[0],
+        text_encoder_2=encoders[1],
+        tokenizer_2=tokenizers[1],
+        text_encoder_3=None,
+        tokenizer_3=None,
+    ).to(settings.device)
+
+
+def train_flow(
+    settings: Settings, pipeline: StableDiffusion3Pipeline, scenes: list[shapes.Scene], latents: Tensor
+) -> None:
+    """Conditional flow matching on noisily captioned pictures; sigma is logit-normal, as SD3 was trained."""
+    modules = nn.ModuleDict(
+        {
+            "transformer": pipeline.transformer,
+            "text_encoder": pipeline.text_encoder,
+            "text_encoder_2": pipeline.text_encoder_2,
+        }
+    )
+
+    def loss(step: int) -> Tensor:
+        random = generator(settings.seed, 3, step)
+        rows = torch.randint(len(latents), (settings.flow_batch,), generator=random).tolist()
+        texts = list(shapes.noisy_captions([scenes[i] for i in rows], random, noise=settings.caption_noise))
+        dropped = torch.rand(len(rows), generator=random) < settings.caption_dropout
+        texts = ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
+        embeds, _, pooled, _ = pipeline.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False)
+        clean = latents[rows]
+        noise = torch.randn(clean.shape, generator=random).to(settings.device)
+        sigma = torch.randn(len(rows), generator=random).sigmoid().to(settings.device)
+        mix = sigma[:, None, None, None]
+        velocity = pipeline.transformer(
+            (1 - mix) * clean + mix * noise,
+            timestep=1000 * sigma,
+            encoder_hidden_states=embeds,
+            pooled_projections=pooled,
+        ).sample
+        return (velocity - (noise - clean)).square().mean()
+
+    fit("flow", modules, loss, steps=settings.flow_steps, learning_rate=1.5e-3, folder=settings.work)
+
+
+@torch.no_grad()
+def report(settings: Settings, pipeline: StableDiffusion3Pipeline) -> None:
+    """Pictures and the true reward on held-out prompts, with and without guidance."""
+    prompts = shapes.captions("heldout")[::5]
+    scenes = [shapes.parse(prompt) for prompt in prompts]
+    pipeline.set_progress_bar_config(disable=True)
+    for guidance in (1.0, 1.5, 2.0, 3.0):
+        pictures = pipeline(
+            prompts,
+            num_inference_steps=16,
+            guidance_scale=guidance,
+            height=64,
+            width=64,
+            generator=[generator(i) for i in range(len(prompts))],
+            output_type="pt",
+        ).images.cpu()
+        truth = {k: round(float(v.mean()), 3) for k, v in shapes.measure(pictures, scenes).items()}
+        console.print(f"guidance {guidance}: {truth}")
+        save_image(pictures[:64], settings.work / f"guidance-{guidance}.png", nrow=16)
+
+
+def main(settings: Settings) -> None:
+    """Run every stage that has no finished checkpoint, then save the pipeline in fp16."""
+    settings.work.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    scenes, pictures = draw_world(settings)
+    console.print(f"{len(scenes)} pictures drawn in {time.monotonic() - started:.0f} s")
+    vae = train_vae(settings, pictures)
+    latents = encode_world(settings, vae, pictures)
+    pipeline = build_pipeline(settings, vae)
+    train_flow(settings, pipeline, scenes, latents)
+    report(settings, pipeline)
+    pipeline.to("cpu", torch.float16).save_pretrained(settings.out)
+    console.print(f"{settings.out} written after {(time.monotonic() - started) / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,270 @@
+"""Any diffusers pipeline as a generator that can be aligned, by listening to the pipeline itself.
+
+Nothing here knows a pipeline's class. At load the pipeline runs a few steps under ``capture.listen``; what its denoiser
+and scheduler were given decides how prompts become conditioning, which rows of a batch belong to which sample, how
+guidance mixes the two branches, and at which noise levels the model works. Whatever cannot be verified is refused.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
+from mmalign.generators import lora
+from mmalign.generators.capture import Recording, listen, prediction_of, run
+from mmalign.generators.conditioning import Arguments, Conditioning, batch_axes
+from mmalign.generators.guidance import Guidance, fit_guidance, without_variance
+from mmalign.generators.latents import build_codec
+from mmalign.generators.timesteps import read_timesteps, row_error, time_name
+from mmalign.sampling.parametrisation import Prediction
+
+DENOISERS = ("prior", "transformer", "unet")
+PROBE_PROMPTS = ("a", "the other one")
+PROBE_STEPS = 4
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""Largest relative error of a load-time check; in sixteen bits it is the rounding of the pipeline's own latents."""
+
+
+class DenoisingGenerator:
+    """A diffusers pipeline whose denoiser is the policy (a LoRA), and the reference with the LoRA off.
+
+    Args:
+        pipeline: any diffusers pipeline with one denoiser and one scheduler; ``generator.pipeline`` stays live.
+        options: the pipeline's own options for the run at load (``height``, ``num_frames``, ...).
+
+    Raises:
+        UnsupportedPipelineError: something about the pipeline could not be verified, with the reason.
+    """
+
+    def __init__(self, pipeline: Any, **options: Any) -> None:
+        self.pipeline = pipeline
+        pipeline.set_progress_bar_config(disable=True)
+        self.component = _component(pipeline)
+        self.policy: nn.Module = getattr(pipeline, self.component)
+        for module in pipeline.components.values():
+            if isinstance(module, nn.Module):
+                module.eval().requires_grad_(False)
+        self.checks: dict[str, float] = {}
+        """Relative errors measured at load, by name."""
+        self._probe(options)
+        self._layers = lora.tuner_layers(self.policy)
+        self.denoiser_passes = 0
+        """Samples that went through the denoiser so far, two for a guided one: what a method costs."""
+        self.policy.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    # --- policy and reference -----------------------------------------------------------------------------------------
+
+    def attach_lora(self, *, rank: int, alpha: float | None = None, seed: int = 0) -> None:
+        """Make a fresh LoRA the policy; until it is trained, policy and reference are bit-identical."""
+        lora.attach(self.policy, rank=rank, alpha=alpha, seed=seed)
+        self._layers = lora.tuner_layers(self.policy)
+
+    @contextmanager
+    def weights(self, which: Literal["policy", "reference"]) -> Iterator[None]:
+        """Compute with the trained policy, or with the frozen reference: the same weights with the LoRA off."""
+        if which not in ("policy", "reference"):
+            raise ConfigError(f"weights: expected 'policy' or 'reference', got '{which}'")
+        if which == "policy":
+            yield
+        else:
+            with lora.disabled(self._layers):
+                yield
+
+    # --- conditioning and prediction ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def condition(self, prompts: Sequence[str], *, guidance: float | None = None, **options: Any) -> Conditioning:
+        """Encode prompts exactly as the pipeline does, by leaving it where it first calls its denoiser.
+
+        Args:
+            prompts: B texts; padded to the longest where the pipeline does that.
+            guidance: keep both branches at this scale; None keeps the conditional branch alone.
+            options: the pipeline's own options.
+        """
+        two_calls = guidance is not None and self.guidance.layout == "two_calls"
+        arguments = self._arguments(prompts, seeds=None, guidance=guidance, steps=PROBE_STEPS, **options)
+        with listen(self.pipeline, self.policy, stop_at_call=2 if two_calls else 1) as recording:
+            self.pipeline(**arguments)
+        calls = [call.arguments for call in recording.calls]
+        conditional, unconditional = self.guidance.branches(calls, self.axes, batch=len(prompts))
+        latent_shape = tuple(conditional[self.latents_name].shape[1:])
+        conditional = self._without_inputs(conditional)
+        unconditional = None if unconditional is None else self._without_inputs(unconditional)
+        return Conditioning(conditional, unconditional, self.axes, len(prompts), latent_shape)
+
+    def predict(
+        self, noisy: Tensor, row: Tensor, conditioning: Conditioning, *, guidance: float | None = None
+    ) -> Prediction:
+        """What the network says of noisy latents; gradient flows.
+
+        Args:
+            noisy: [B, ...], alpha * clean + sigma * noise at each sample's row.
+            row: [B], index into ``self.timesteps``.
+            conditioning: of B samples.
+            guidance: None predicts with the conditional branch alone; a scale mixes both as the pipeline does.
+
+        Raises:
+            ShapeError: the batch sizes differ.
+            ConfigError: guidance is asked of a conditioning without both branches.
+        """
+        if not len(noisy) == len(row) == conditioning.size:
+            raise ShapeError(f"predict: {len(noisy)} latents, {len(row)} rows, conditioning of {conditioning.size}")
+        row = row.cpu()
+        time = self.timesteps.model_time[row].to(noisy.device)
+        output = self._forward(noisy, time, conditioning.conditional)
+        if guidance is not None and self.guidance.layout != "none":
+            if conditioning.unconditional is None:
+                raise ConfigError("predict: guidance needs a conditioning captured with guidance=...")
+            weight, other = self.guidance.weights(guidance)
+            output = weight * output + other * self._forward(noisy, time, conditioning.unconditional)
+        alpha, sigma = self.timesteps.alpha[row], self.timesteps.sigma[row]
+        return Prediction(
+            noisy=noisy.float(),
+            output=output,
+            alpha=alpha.to(noisy.device),
+            sigma=sigma.to(noisy.device),
+            kind=self.timesteps.kind,
+        )
+
+    def _forward(self, noisy: Tensor, time: Tensor, arguments: Arguments) -> Tensor:
+        inputs = {self.latents_name: noisy.to(self.dtype), self.time_name: time.to(self.time_dtype)}
+        return without_variance(prediction_of(self.policy(**arguments, **inputs)), noisy).float()
+
+    # --- samples ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        guidance: float | None = None,
+        steps: int | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Run the pipeline, with the CPU generator of each sample's own seed, as in plain diffusers.
+
+        Returns:
+            What the pipeline gives for ``output_type="pt"``: pictures are [B, 3, H, W] in [0, 1].
+        """
+        if len(prompts) != len(seeds):
+            raise ShapeError(f"sample: {len(prompts)} prompts, but {len(seeds)} seeds")
+        arguments = self._arguments(prompts, seeds=seeds, guidance=guidance, steps=steps, **options)
+        output: Tensor = self.pipeline(**{"output_type": "pt", **arguments}, return_dict=False)[0]
+        return output
+
+    def _arguments(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int] | None,
+        guidance: float | None,
+        steps: int | None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """The pipeline's own arguments; ``guidance`` None becomes the value that turns guidance off."""
+        arguments: dict[str, Any] = {"prompt": list(prompts), **options}
+        if self.guidance_name is not None:
+            arguments[self.guidance_name] = 1.0 if guidance is None else guidance
+        if steps is not None:
+            arguments["num_inference_steps"] = steps
+        if seeds is not None:
+            arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        known = _options(self.pipeline)
+        for name in arguments:
+            if name not in known:
+                raise ConfigError(f"{type(self.pipeline).__name__} has no option '{name}'; it takes {', '.join(known)}")
+        return arguments
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights."""
+        return next(self.policy.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy lives."""
+        return next(self.policy.parameters()).device
+
+    # --- finding out, at load -----------------------------------------------------------------------------------------
+
+    def _count(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = args[0] if args else kwargs[self.latents_name]
+        self.denoiser_passes += len(first)
+
+    def _without_inputs(self, arguments: Arguments) -> Arguments:
+        return {name: value for name, value in arguments.items() if name not in (self.latents_name, self.time_name)}
+
+    def _probe(self, options: dict[str, Any]) -> None:
+        """Run the pipeline plainly, with guidance, and with one prompt twice; keep what explains all of it."""
+        self.guidance_name = "guidance_scale" if "guidance_scale" in _options(self.pipeline) else None
+
+        def probe(*prompts: str, guidance: float | None = None, output: str = "latent") -> tuple[Recording, Tensor]:
+            arguments = self._arguments(
+                prompts, seeds=range(len(prompts)), guidance=guidance, steps=PROBE_STEPS, **options
+            )
+            return run(self.pipeline, self.policy, **{**arguments, "output_type": output})
+
+        plain, latents = probe(*PROBE_PROMPTS)
+        arguments = plain.calls[0].arguments
+        self.time_name = time_name(arguments)
+        self.time_dtype = arguments[self.time_name].dtype
+        self.latents_name = next(name for name, value in arguments.items() if isinstance(value, Tensor))
+        if len(plain.calls) != len(plain.steps) or len(arguments[self.latents_name]) != len(PROBE_PROMPTS):
+            raise UnsupportedPipelineError(
+                f"{type(self.pipeline).__name__}: guidance 1 does not turn guidance off; with it, "
+                f"{len(plain.calls)} denoiser calls were made in {len(plain.steps)} steps"
+            )
+        once, twice = probe(PROBE_PROMPTS[0])[0], probe(*PROBE_PROMPTS[:1] * 2)[0]
+        self.axes = batch_axes(once.calls[0].arguments, twice.calls[0].arguments)
+        worst = 0.0
+        for call, step in zip(plain.calls, plain.steps, strict=True):
+            assert call.output is not None
+            error = (without_variance(call.output, step.sample) - step.model_output).abs().max()
+            worst = max(worst, float(error / step.model_output.abs().max()))
+        self._check("prediction is the scheduler's input", worst)
+        self.timesteps = read_timesteps(self.pipeline.scheduler, plain)
+        self._check("timestep rows explain the steps", row_error(self.pipeline.scheduler, self.timesteps, plain))
+        self.guidance = Guidance("none")
+        if self.guidance_name is not None:
+            guided = [(scale, probe(*PROBE_PROMPTS, guidance=scale)[0]) for scale in (2.0, 5.0)]
+            self.guidance, error = fit_guidance(plain, guided, self.axes, latents_name=self.latents_name)
+            self._check("guidance is linear in its branches", error)
+        self.codec = build_codec(self.pipeline, arguments[self.latents_name])
+        pictures = probe(*PROBE_PROMPTS, output="pt")[1].float()
+        with torch.no_grad():
+            decoded = self.codec.decode(latents, height=pictures.shape[-2], width=pictures.shape[-1])
+        self._check("codec decodes as the pipeline", float((decoded - pictures).abs().max()))
+
+    def _check(self, name: str, error: float) -> None:
+        self.checks[name] = error
+        tolerance = TOLERANCES[self.dtype]
+        if not error <= tolerance:
+            raise UnsupportedPipelineError(
+                f"{type(self.pipeline).__name__}: the check '{name}' is off by {error:.2g}, more than {tolerance:g}; "
+                "aligning it would go wrong in silence"
+            )
+
+
+def _options(pipeline: Any) -> list[str]:
+    return [name for name in inspect.signature(type(pipeline).__call__).parameters if name != "self"]
+
+
+def _component(pipeline: Any) -> str:
+    """The name of the denoiser.
+
+    Raises:
+        UnsupportedPipelineError: there is none, or there are two.
+    """
+    found = [name for name in pipeline.components if name.split("_")[0] in DENOISERS]
+    found = [name for name in found if isinstance(getattr(pipeline, name), nn.Module)]
+    if len(found) != 1:
+        what = f"several denoisers ({', '.join(found)})" if found else f"no denoiser among {sorted(pipeline.components)}"
+        raise UnsupportedPipelineError(f"{type(pipeline).__name__} has {what}; exactly one can be aligned")
+    if getattr(pipeline, "scheduler", None) is None:
+        raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no scheduler to listen to")
+    return found[0]

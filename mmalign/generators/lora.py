@@ -1,0 +1,110 @@
+"""The policy as a LoRA on frozen weights: attach it, switch it off (that is the reference policy), save and load it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from mmalign.errors import ConfigError
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+ATTENTION_LINEARS = (
+    "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "qkv", "proj"
+)  # fmt: skip
+
+
+def lora_targets(denoiser: nn.Module) -> list[str]:
+    """Full names of the attention projections, or of every linear layer where a model names them otherwise."""
+    linears = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear)]
+    attention = [name for name in linears if name.endswith(tuple(f".{end}" for end in ATTENTION_LINEARS))]
+    return attention or linears
+
+
+def attach(denoiser: nn.Module, *, rank: int, alpha: float | None = None, seed: int = 0) -> None:
+    """Freeze the denoiser and add a fresh LoRA, which changes nothing until it is trained.
+
+    Args:
+        denoiser: any module; diffusers classes keep their own way of saving.
+        rank: of every update.
+        alpha: the update is scaled by alpha / rank; by default alpha = rank.
+        seed: of the random half; the other half is zero.
+
+    Raises:
+        ConfigError: ``rank`` is not positive, or a LoRA is attached already.
+    """
+    if rank < 1:
+        raise ConfigError(f"lora_rank = {rank}: expected at least 1")
+    if tuner_layers(denoiser):
+        raise ConfigError("the denoiser has a LoRA already; fuse it first (pipeline.fuse_lora(); unload_lora_weights())")
+    denoiser.requires_grad_(False)
+    config = LoraConfig(
+        r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=lora_targets(denoiser), init_lora_weights=True
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if hasattr(denoiser, "add_adapter"):
+            denoiser.add_adapter(config)
+        else:
+            inject_adapter_in_model(config, denoiser)
+    for parameter in trainable(denoiser):
+        # The master copy of what is trained stays in fp32 whatever the frozen weights are held in.
+        parameter.data = parameter.data.float()
+
+
+def tuner_layers(denoiser: nn.Module) -> list[BaseTunerLayer]:
+    """Every layer that carries a LoRA."""
+    return [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def trainable(denoiser: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training moves."""
+    return [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def disabled(layers: list[BaseTunerLayer]) -> Iterator[None]:
+    """Switch the LoRA off inside the block, and on again whatever happens there."""
+    states = [layer.disable_adapters for layer in layers]
+    # The private flag, because the public switch also walks every parameter to toggle its gradient, on each call.
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, state in zip(layers, states, strict=True):
+            layer._disable_adapters = state
+
+
+def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
+    """The LoRA's tensors by name, as PEFT saves them."""
+    state: dict[str, Tensor] = get_peft_model_state_dict(denoiser)
+    return state
+
+
+def save(pipeline: Any, component: str, folder: Path) -> None:
+    """Write ``pytorch_lora_weights.safetensors`` as the pipeline's own class does, so that plain diffusers loads it."""
+    denoiser = getattr(pipeline, component)
+    layers = {name: tensor.detach().cpu().contiguous() for name, tensor in lora_state(denoiser).items()}
+    # The metadata carries alpha; without it a loader assumes alpha = rank.
+    metadata = denoiser.peft_config["default"].to_dict()
+    type(pipeline).save_lora_weights(
+        folder, **{f"{component}_lora_layers": layers, f"{component}_lora_adapter_metadata": metadata}
+    )
+
+
+def load(pipeline: Any, folder: Path) -> None:
+    """Load a LoRA into the pipeline and make sure that it arrived.
+
+    Raises:
+        ConfigError: the file is missing, or nothing of it fits this pipeline.
+    """
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise ConfigError(f"{folder}: no {WEIGHTS_NAME} here; give a run's lora folder")
+    pipeline.load_lora_weights(folder, weight_name=WEIGHTS_NAME)
+    if not pipeline.get_list_adapters():
+        raise ConfigError(f"{folder}: nothing of this LoRA fits a {type(pipeline).__name__}")

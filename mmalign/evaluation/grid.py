@@ -9,7 +9,7 @@ from PIL import ImageDraw, ImageFont
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
-from mmalign.evaluation.files import whole_file
+from mmalign.files import whole_file
 from mmalign.media import Image
 
 SMALLEST_PX, LARGEST_PX = 128, 384

@@ -1,0 +1,43 @@
+"""Align image, video, 3D, audio and speech generators with what people prefer.
+
+The names below are the doors for notebooks; each brings what it needs when it is first used, so that
+``import mmalign`` costs nothing.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmalign.adapters.loading import load_adapter
+    from mmalign.media import Image, Sample
+    from mmalign.rewards.cards import load_reward
+
+    __version__: str
+
+__all__ = ["Image", "Sample", "__version__", "load_adapter", "load_reward"]
+
+_HOMES = {
+    "Image": "mmalign.media",
+    "Sample": "mmalign.media",
+    "load_adapter": "mmalign.adapters.loading",
+    "load_reward": "mmalign.rewards.cards",
+}
+
+if not TYPE_CHECKING:  # a type checker that saw this would take any misspelt name for a real one
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            value = importlib.metadata.version("mmalign")
+        elif name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        else:
+            # With its name and object, Python's own message adds "Did you mean".
+            message = f"module 'mmalign' has no attribute '{name}'"
+            raise AttributeError(message, name=name, obj=sys.modules[__name__])
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

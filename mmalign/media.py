@@ -86,3 +86,31 @@ class Sample:
     media: Media | None = None
     context: Mapping[str, Media | str] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFile:
+    """A sample whose medium is still a file: what readers find and scoring loads.
+
+    ``place`` says where it was named ("pairs.csv, row 3, column 'media'"), for errors; ``path`` is None where the
+    place is empty.
+    """
+
+    id: str
+    path: Path | None
+    prompt: str | None
+    place: str
+
+    def load(self) -> Sample:
+        """Read the medium.
+
+        Raises:
+            DataError: no file is named, it is missing, or it cannot be read.
+        """
+        if self.path is None:
+            raise DataError("no file is named", file=self.place)
+        try:
+            media = Image.load(self.path)
+        except DataError as error:
+            raise error if self.place == str(self.path) else DataError(str(error), file=self.place) from None
+        return Sample(self.prompt or "", media, meta={"id": self.id, "path": str(self.path)})

@@ -1,6 +1,7 @@
 """The protocol of all rewards: a card that says what the number means, and a score for each sample."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -82,3 +83,59 @@ class DifferentiableReward(Reward, Protocol):
     def score_with_grad(self, media: Tensor, samples: Sequence[Sample]) -> Tensor:
         """Scores [B] of batched media, for images [B, 3, H, W] in [0, 1]; prompts come from ``samples``."""
         ...
+
+
+@runtime_checkable
+class PreparingReward(Reward, Protocol):
+    """A reward that can do the work of a single sample ahead of its batch, as the threads that read files do."""
+
+    def prepare(self, sample: Sample) -> Sample:
+        """The sample with its medium made small; it scores exactly as the original does."""
+        ...
+
+
+def obstacle(sample: Sample, card: RewardCard) -> str:
+    """ "ok", or why this reward cannot score the sample.
+
+    >>> from mmalign.rewards.cards import find_card
+    >>> obstacle(Sample("a small red circle on the left"), find_card("shapes-truth"))
+    'no media'
+    """
+    if sample.media is None:
+        return "no media"
+    for need in card.needs:
+        if need == "prompt" and not sample.prompt.strip():
+            return "no prompt"
+        if need != "prompt" and need not in sample.context:
+            return f"no {need}"
+    return OK
+
+
+def scatter(status: Sequence[str], value: Tensor, aspects: Mapping[str, Tensor] | None = None) -> Score:
+    """A score for each of B samples from the values of the n whose status is "ok".
+
+    >>> scatter(["ok", "no media"], torch.tensor([3.0])).value
+    tensor([3., nan])
+
+    Args:
+        status: B times "ok", or why there is no value.
+        value: [n], in order. One that is not finite gets a status that says so.
+        aspects: named [n].
+    """
+    rows = torch.tensor([entry == OK for entry in status], dtype=torch.bool)
+
+    def spread(values: Tensor) -> Tensor:
+        full = torch.full((len(status),), math.nan)
+        full[rows] = values.detach().float().cpu()
+        return full.where(full.isfinite(), math.nan)
+
+    full = spread(value)
+    unsound = rows & full.isnan()
+    return Score(
+        full,
+        [
+            "the score is not a finite number" if bad else entry
+            for entry, bad in zip(status, unsound, strict=True)
+        ],
+        aspects={name: spread(aspect).where(~unsound, math.nan) for name, aspect in (aspects or {}).items()},
+    )

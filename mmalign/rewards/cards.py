@@ -23,7 +23,7 @@ class RewardCard:
     name: str
     """With its version; ``embedded/x`` is the card ``reward_models/embedded/x.yaml``."""
     target: str
-    """``module:Class``, called with this card."""
+    """``module:Class``, called with this card and ``device=``."""
     modalities: tuple[str, ...]
     unit: str
     range: tuple[float, float] | None = None
@@ -55,7 +55,8 @@ class RewardCard:
         """ "ready", "needs weights" or "needs extra NAME", without importing anything heavy."""
         if self.extra is not None and not _extra_installed(self.extra):
             return f"needs extra {self.extra}"
-        if self.weights is not None and self.weights_folder() is None:
+        folder = self.weights_folder()
+        if self.weights is not None and (folder is None or not folder.is_dir()):
             return "needs weights"
         return "ready"
 
@@ -110,11 +111,11 @@ def find_card(name: str) -> RewardCard:
     return cards()[name]
 
 
-def load_reward(name: str) -> "Reward":
-    """Load a reward once; its weights stay in memory with the object.
+def load_reward(name: str, *, device: str = "cpu") -> "Reward":
+    """Load a reward once; its weights stay in memory with the object, on ``device``.
 
     >>> load_reward("placebo").card.unit
-    'hash of the content'
+    'standard normal number, a hash of the content'
 
     Raises:
         UnknownNameError: no card has this name.
@@ -125,7 +126,7 @@ def load_reward(name: str) -> "Reward":
     if readiness.startswith("needs extra"):
         raise ConfigError(f"reward '{name}' needs an extra: pip install 'mmalign[{card.extra}]'")
     module, _, target = card.target.partition(":")
-    loaded: Reward = getattr(importlib.import_module(module), target)(card)
+    loaded: Reward = getattr(importlib.import_module(module), target)(card, device=device, **card.options)
     return loaded
 
 

@@ -136,29 +136,31 @@ def random_scene(
 
 
 def parse(text: str) -> Scene | None:
-    """Read a scene back from a caption of this world; None where an attribute is missing.
+    """Read a scene back from a caption of this world; None where an attribute is missing or named twice.
 
     >>> parse("a small red circle on the left and a large blue star on the right")[1].kind
     'star'
     >>> parse("a horse") is None
     True
     """
-    halves = re.split(r"\band\b(?=.*\b(?:" + "|".join(KINDS) + r")\b)", text.lower())
-    shapes = [_parse_shape(half) for half in halves]
-    if len(shapes) > 2 or any(shape is None for shape in shapes):
-        return None
-    return tuple(shape for shape in shapes if shape is not None)
+    # A paraphrase may hold an "and" of its own, so each is tried as the one between two shapes.
+    for word in re.finditer(r"\band\b", text.lower()):
+        first, second = _parse_shape(text[: word.start()]), _parse_shape(text[word.end() :])
+        if first is not None and second is not None:
+            return (first, second)
+    only = _parse_shape(text)
+    return None if only is None else (only,)
 
 
 def _parse_shape(text: str) -> Shape | None:
-    found = [
-        next((word for word in words if re.search(rf"\b{word}\b", text)), None)
-        for words in (KINDS, COLOURS, SIZES, PLACES)
-    ]
-    kind, colour, size, place = found
-    if kind is None or colour is None or size is None or place is None:
-        return None
-    return Shape(kind, colour, size, place)
+    """The shape whose attributes are each named once, or None."""
+    values = []
+    for words in (KINDS, COLOURS, SIZES, PLACES):
+        found = [word for word in words if re.search(rf"\b{word}\b", text.lower())]
+        if len(found) != 1:
+            return None
+        values += found
+    return Shape(*values)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ class Settings:
     caption_dropout: float = 0.1
     vae_steps: int = 1_200
     vae_batch: int = 32
-    flow_steps: int = 6_000
-    flow_batch: int = 96
+    flow_steps: int = 3_000
+    flow_batch: int = 64
     device: str = "cpu"
     seed: int = 0
 

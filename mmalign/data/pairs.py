@@ -1,0 +1,101 @@
+"""Preference pairs: read from a user's file, made from scored samples, and written."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mmalign.data.readers import Record, read_records
+from mmalign.data.writers import write_parquet
+from mmalign.errors import DataError, ShapeError
+from mmalign.files import whole_file
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference: two media of one prompt.
+
+    Args:
+        prompt: what both were made for.
+        chosen: file of the better one.
+        rejected: file of the other.
+        margin: how much better, in the scorer's unit.
+    """
+
+    prompt: str
+    chosen: Path
+    rejected: Path
+    margin: float | None = None
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a jsonl, csv or parquet file with the columns ``prompt, chosen, rejected`` (and ``margin``).
+
+    Media are paths relative to the file.
+
+    Raises:
+        DataError: no rows, a missing column or value, or a medium that does not exist, with row and column.
+    """
+    rows = list(read_records(path))
+    if not rows:
+        raise DataError("no pairs in it", file=path)
+    return [_pair(row, path, number) for number, row in enumerate(rows, 1)]
+
+
+def _pair(row: Record, path: Path, number: int) -> Pair:
+    for column in ("prompt", "chosen", "rejected"):
+        if not isinstance(row.get(column), str) or not row[column]:
+            raise DataError(f"expected a text, got {row.get(column)!r}", file=path, row=number, column=column)
+    media = [path.parent / row[column] for column in ("chosen", "rejected")]
+    for column, medium in zip(("chosen", "rejected"), media, strict=True):
+        if not medium.is_file():
+            raise DataError(f"no such file: {medium}", file=path, row=number, column=column)
+    margin = row.get("margin")
+    return Pair(row["prompt"], media[0], media[1], None if margin in (None, "") else float(margin))
+
+
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write a parquet file of pairs, whole or not at all, with media paths relative to it."""
+
+    def relative(medium: Path) -> str:
+        return Path(os.path.relpath(medium, path.parent)).as_posix()
+
+    rows = [
+        {"prompt": p.prompt, "chosen": relative(p.chosen), "rejected": relative(p.rejected), "margin": p.margin}
+        for p in pairs
+    ]
+    with whole_file(path) as unfinished:
+        write_parquet(rows, unfinished, text=("prompt", "chosen", "rejected"))
+
+
+def best_against_worst(scores: Tensor, *, pairs_per_group: int = 1) -> list[tuple[int, int, int]]:
+    """Pairs inside each prompt's group: best against worst, second best against second worst, and so on.
+
+    Samples without a score (NaN) take no part, and no pair is made of equal scores.
+
+    Args:
+        scores: [P, G], G samples for each of P prompts.
+        pairs_per_group: at most this many for each prompt.
+
+    Returns:
+        (prompt, chosen, rejected) as indices into P, G, G.
+
+    Raises:
+        ShapeError: ``scores`` is not [P, G] with G >= 2.
+
+    >>> import torch
+    >>> best_against_worst(torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.3, 0.3], [0.2, float("nan"), 0.4]]))
+    [(0, 1, 0), (2, 2, 0)]
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise ShapeError(f"scores: expected [P, G] with G >= 2, got {list(scores.shape)}")
+    pairs = []
+    for prompt, group in enumerate(scores.tolist()):
+        order = sorted((i for i, score in enumerate(group) if score == score), key=lambda i: -group[i])
+        for rank in range(min(pairs_per_group, len(order) // 2)):
+            chosen, rejected = order[rank], order[-1 - rank]
+            if group[chosen] > group[rejected]:
+                pairs.append((prompt, chosen, rejected))
+    return pairs

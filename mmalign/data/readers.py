@@ -1,0 +1,177 @@
+"""Reads what users bring: tables in jsonl, csv or parquet, and the pictures that are to be scored.
+
+Every error names the file and, where there is one, the row (1 is the first record, headers and blank lines not counted)
+and the column. No row is dropped: rows in = rows out.
+"""
+
+import csv
+import difflib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from mmalign.errors import DataError
+from mmalign.media import IMAGE_SUFFIXES, SampleFile
+
+TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+Record = Mapping[str, Any]
+
+
+def read_sample_files(
+    paths: Sequence[Path], *, prompt: str | None = None, needs_prompt: bool = True
+) -> list[SampleFile]:
+    """List the samples of pictures, folders and manifests, in order, without opening a picture.
+
+    Args:
+        paths: pictures; folders, with ``metadata.jsonl`` (``file_name``, ``prompt``) or plain, then every picture
+            below them by name; manifests with ``media`` (relative to the manifest) and ``prompt``. A table may also
+            have an ``id``; elsewhere it is the running number.
+        prompt: the prompt of pictures that come without their own.
+        needs_prompt: whether a source without prompts is a mistake.
+
+    Returns:
+        One entry per picture or row. A row whose cell is empty is kept, without its path or its prompt.
+
+    Raises:
+        DataError: a path does not exist or holds nothing to score, a table cannot be read, or a prompt is missing or
+            given twice.
+    """
+    files: list[SampleFile] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"no such file or folder{_near(path)}", file=path)
+        if path.is_dir() and (path / "metadata.jsonl").exists():
+            found = _listed(path / "metadata.jsonl", media="file_name")
+            _warn_of_unlisted(path, found)
+        elif path.is_dir():
+            found = [SampleFile("", picture, None, str(picture)) for picture in _pictures(path)]
+        elif path.suffix.lower() in TABLE_SUFFIXES:
+            found = _listed(path, media="media")
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            found = [SampleFile("", path, None, str(path))]
+        else:
+            known = ", ".join((*IMAGE_SUFFIXES, *TABLE_SUFFIXES))
+            raise DataError(f"not a kind of file that can be scored; known: {known}", file=path)
+        if not found:
+            raise DataError(
+                "no pictures in this folder" if path.is_dir() else "no rows in this file", file=path
+            )
+        has_prompts = any(file.prompt is not None for file in found)
+        if has_prompts and prompt is not None:
+            raise DataError("has prompts of its own; leave --prompt out, or score it apart", file=path)
+        if needs_prompt and not has_prompts and prompt is None:
+            raise DataError(
+                "has no prompts; add --prompt TEXT, or use a manifest with media and prompt", file=path
+            )
+        files += [
+            SampleFile(
+                file.id or str(len(files) + i), file.path, file.prompt if has_prompts else prompt, file.place
+            )
+            for i, file in enumerate(found)
+        ]
+    return files
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The rows of a jsonl, csv or parquet file, in order.
+
+    Raises:
+        DataError: the file or a row of it cannot be read.
+    """
+    if path.suffix.lower() == ".parquet":
+        yield from _parquet(path)
+        return
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}; save it as UTF-8", file=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", file=path) from None
+    yield from _csv(text, path) if path.suffix.lower() == ".csv" else _jsonl(text, path)
+
+
+def _jsonl(text: str, path: Path) -> Iterator[Record]:
+    # Not splitlines(): JSON strings may hold U+2028 and other ends of lines.
+    for row, line in enumerate((line for line in text.split("\n") if line.strip()), start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"not JSON ({error})", file=path, row=row) from None
+        if not isinstance(record, dict):
+            raise DataError(f"expected an object, got {line.strip()[:40]!r}", file=path, row=row)
+        yield record
+
+
+def _csv(text: str, path: Path) -> Iterator[Record]:
+    reader = csv.reader(StringIO(text, newline=""), strict=True)
+    row = 0
+    try:
+        header = next(reader, [])
+        for values in reader:
+            if not values:
+                continue
+            row += 1
+            if len(values) != len(header):
+                raise DataError(f"{len(values)} values under {len(header)} columns", file=path, row=row)
+            # csv has no null: an empty cell is the absence of a value.
+            yield {name: value or None for name, value in zip(header, values, strict=True)}
+    except csv.Error as error:
+        raise DataError(f"not CSV ({error})", file=path, row=row + 1) from None
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"not a readable parquet file ({error})", file=path) from None
+
+
+def _listed(path: Path, *, media: str) -> list[SampleFile]:
+    """The samples that a table lists, its media relative to its folder."""
+    files = []
+    for row, record in enumerate(read_records(path), start=1):
+        if media not in record:
+            names = ", ".join(map(str, record)) or "none"
+            raise DataError(f"the column is missing; there are: {names}", file=path, row=row, column=media)
+        name = _text(record, media, path, row)
+        found = path.parent / name if name else None
+        place = f"{path}, row {row}, column {media!r}"
+        identity = "" if record.get("id") is None else str(record["id"])
+        files.append(SampleFile(identity, found, _text(record, "prompt", path, row), place))
+    return files
+
+
+def _text(record: Record, column: str, path: Path, row: int) -> str | None:
+    value = record.get(column)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"expected text, got {str(value)[:40]}", file=path, row=row, column=column)
+    return value
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def _warn_of_unlisted(folder: Path, listed: Sequence[SampleFile]) -> None:
+    known = {file.path.resolve() for file in listed if file.path is not None}
+    left = [picture for picture in _pictures(folder) if picture.resolve() not in known]
+    if left:
+        warnings.warn(
+            f"{folder}: metadata.jsonl leaves out {len(left)} pictures, the first is {left[0].name}"
+        )
+
+
+def _near(path: Path) -> str:
+    """A hint at a name that nearly is this one."""
+    if not path.parent.is_dir():
+        return ""
+    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1, cutoff=0.6)
+    return f". Did you mean '{path.parent / near[0]}'?" if near else ""

@@ -1,0 +1,110 @@
+"""The README.md of a run folder: a model card that the Hub reads when the folder is uploaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmalign.evaluation.run_folder import Run, read_run
+from mmalign.evaluation.usage import loading_code
+from mmalign.evaluation.verdict import interval, number, signed, verdict
+from mmalign.files import whole_file
+
+_TASKS = {
+    "image": "text-to-image",
+    "video": "text-to-video",
+    "scene3d": "text-to-3d",
+    "audio": "text-to-audio",
+    "speech": "text-to-speech",
+}
+
+
+def write_model_card(run_folder: Path | str) -> Path:
+    """Write ``README.md`` from the files of a run folder, whole or not at all.
+
+    Its YAML head has base_model, library_name, pipeline_tag and tags; the text has the verdict, the rewards, how to
+    load the weights, and how they were made. No licence is named: it follows from the base model and the data.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        DataError: the folder holds no run, or one of its files is broken.
+    """
+    run = read_run(run_folder)
+    head = yaml.safe_dump(front_matter(run), sort_keys=False, allow_unicode=True)
+    parts = [f"---\n{head}---", *_text(run)]
+    path = run.folder / "README.md"
+    with whole_file(path) as unfinished:
+        unfinished.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return path
+
+
+def front_matter(run: Run) -> dict[str, Any]:
+    """What the Hub reads: the names of model, library and task, and tags to find it by."""
+    summary = run.summary
+    modality = summary.get("modality")
+    known = {
+        "base_model": _public_name(summary.get("model")),
+        "base_model_relation": "adapter" if run.weights in ("diffusers", "peft") else "finetune",
+        "library_name": "peft" if run.weights == "peft" else "diffusers",
+        "pipeline_tag": _TASKS.get(str(modality)),
+        "tags": [
+            *(tag for tag in (modality, summary.get("method")) if tag),
+            *(["lora"] if run.weights in ("diffusers", "peft") else []),
+            "alignment",
+            "mmalign",
+        ],
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _public_name(model: object) -> str | None:
+    """A Hub id as it is; of a folder on this computer only its last name, which is all that others can use."""
+    if not isinstance(model, str) or not model:
+        return None
+    parts = Path(model).parts
+    return model if len(parts) <= 2 and not Path(model).is_absolute() else parts[-1]
+
+
+def _text(run: Run) -> list[str]:
+    summary = run.summary
+    model, method = _public_name(summary.get("model")), summary.get("method")
+    before, after = run.folder / "samples" / "before.png", run.folder / "samples" / "after.png"
+    pictures = before.is_file() and after.is_file()
+    usage = loading_code(run)
+    return [
+        f"# {model or 'A model'} aligned with {method or 'mmalign'}",
+        verdict(summary) if summary else "This run is not finished.",
+        _rewards(summary),
+        "| before | after |\n| --- | --- |\n| ![before](samples/before.png) | ![after](samples/after.png) |"
+        * pictures,
+        "The same prompts and seeds on both sides." * pictures,
+        f"## Usage\n\n```python\n{usage}\n```" if usage else "",
+        'From the Hub, give the repository\'s name instead of `lora`, with `subfolder="lora"`.'
+        * (run.weights == "diffusers"),
+        "## Training\n\nMade with mmalign; `mmalign align recipe.yaml` repeats it. "
+        f"Seed {number(summary.get('seed'))}, {number(summary.get('steps'))} steps.",
+    ]
+
+
+def _rewards(summary: Mapping[str, Any]) -> str:
+    rows = [
+        "| reward | used for | before | after | 95% interval of the gain | n |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for key, role in (("heldout_reward", "evaluation only"), ("train_reward", "training")):
+        entry = summary.get(key)
+        if entry:
+            low, high = interval(entry)
+            cells = [
+                str(entry.get("name")).replace("|", "\\|"),
+                role,
+                number(entry.get("before")),
+                number(entry.get("after")),
+                "–" if low is None else f"{signed(low)} to {signed(high)}",
+                number(entry.get("n")),
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) if len(rows) > 2 else ""

@@ -1,0 +1,82 @@
+"""The few lines that load what a run trained, in plain diffusers or peft, for a report or a model card."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.evaluation.run_folder import Run
+
+# What a run writes -> what a diffusers pipeline calls it; other keys of a row are not the pipeline's.
+_ARGUMENTS = {
+    "steps": "num_inference_steps",
+    "num_inference_steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "guidance_scale": "guidance_scale",
+    "true_cfg_scale": "true_cfg_scale",
+    "height": "height",
+    "width": "width",
+    "frames": "num_frames",
+    "num_frames": "num_frames",
+    "negative_prompt": "negative_prompt",
+}
+
+
+def loading_code(run: Run) -> str | None:
+    """Python that loads the run's weights and draws its first sample again; None where the run has no weights."""
+    model = model_argument(run.summary)
+    if run.weights is None or model is None:
+        return None
+    if run.weights == "peft":
+        return "\n".join(
+            [
+                "from peft import PeftModel",
+                "from transformers import AutoModelForCausalLM",
+                "",
+                f"model = AutoModelForCausalLM.from_pretrained({model})",
+                'model = PeftModel.from_pretrained(model, "lora")  # the folder lora/ of this run',
+            ]
+        )
+    if run.weights == "student":
+        load = ['pipeline = DiffusionPipeline.from_pretrained("student")  # the folder student/ of this run']
+    else:
+        load = [
+            f"pipeline = DiffusionPipeline.from_pretrained({model})",
+            'pipeline.load_lora_weights("lora")  # the folder lora/ of this run',
+        ]
+    row = run.after[0] if run.after else {}
+    images = run.summary.get("modality", "image") == "image"
+    return "\n".join(
+        [
+            "import torch",
+            "from diffusers import DiffusionPipeline",
+            "",
+            *load,
+            f"{'picture' if images else 'output'} = pipeline(",
+            f"    {_literal(row.get('prompt', 'your prompt'))},",
+            *(f"    {name}={_literal(value)}," for name, value in _options(run.summary, row).items()),
+            f'    generator=torch.Generator("cpu").manual_seed({int(row.get("seed", 0))}),',
+            f"){'.images[0]' if images else ''}",
+            *(['picture.save("picture.png")'] if images else []),
+        ]
+    )
+
+
+def model_argument(summary: Mapping[str, Any]) -> str | None:
+    """The base model as ``from_pretrained`` takes it, with a word on where an embedded one lies."""
+    model = summary.get("model")
+    if not isinstance(model, str):
+        return None
+    if model.startswith("embedded/"):
+        return _literal(model.replace("embedded", "assets", 1))
+    return _literal(model)
+
+
+def _options(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    sampling = summary.get("sampling") or {}
+    given = {**(sampling.get("after") or {}), **row}
+    return {_ARGUMENTS[key]: value for key, value in given.items() if key in _ARGUMENTS and value is not None}
+
+
+def _literal(value: Any) -> str:
+    """A value as Python code; texts in double quotes."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -1,0 +1,40 @@
+"""Progress for people: what is happening, how far it is and how long is left, on standard error."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+class Stage:
+    """One bar: ``advance`` moves it, ``note`` shows a number beside it."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, count: int = 1) -> None:
+        """Move on by ``count`` units."""
+        self._progress.advance(self._task, count)
+
+    def note(self, text: str) -> None:
+        """Show a short text beside the bar."""
+        self._progress.update(self._task, note=text)
+
+
+@contextmanager
+def stage(name: str, total: int, *, done: int = 0) -> Iterator[Stage]:
+    """A bar for one stage; on a terminal it moves, in a log it is one line at the end."""
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Stage(progress, progress.add_task(name, total=total, completed=done, note=""))

@@ -1,0 +1,251 @@
+"""A recipe: everything that decides a run, as one typed object that a command line, a YAML file or Python can make.
+
+Imports no torch, so that ``--help`` answers at once.
+"""
+
+import dataclasses
+import importlib.util
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from mmalign.errors import ConfigError, DataError, UnknownNameError
+from mmalign.files import whole_file
+from mmalign.methods import METHODS, MethodConfig
+from mmalign.resources import resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the policy is trained."""
+
+    steps: int = 200
+    """Optimiser steps."""
+    batch_size: int = 16
+    """Rows (for pair methods: pairs) of one optimiser step, over all devices together."""
+    micro_batch_size: int = 16
+    """Rows that pass the model at once; smaller needs less memory and gives the same gradient."""
+    learning_rate: float = 1e-4
+    warmup_steps: int = 10
+    """The learning rate rises over them, then stays."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    lora_rank: int = 16
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    """Less memory, about a third more time."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints; a stopped run loses at most as many."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch_size", "lora_rank", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: expected at least 1")
+        if self.micro_batch_size > self.batch_size:
+            raise ConfigError(
+                f"train.micro_batch_size = {self.micro_batch_size} is more than train.batch_size = {self.batch_size}; "
+                "lower it, or raise batch_size"
+            )
+        if not self.learning_rate > 0:
+            raise ConfigError(f"train.learning_rate = {self.learning_rate}: expected a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How media are drawn, for training and for evaluation: the pipeline's own options."""
+
+    steps: int = 28
+    """Denoising steps."""
+    guidance: float = 4.5
+    """Guidance scale; 1 is none."""
+    height: int | None = None
+    """In pixels; None is the model's own."""
+    width: int | None = None
+    batch_size: int = 32
+    """Samples drawn at once; changes speed and memory, not the samples."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ConfigError(f"sampling: steps = {self.steps}, batch_size = {self.batch_size}; expected at least 1")
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of ``adapter.generate``."""
+        values = {"steps": self.steps, "guidance": self.guidance, "height": self.height, "width": self.width}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the run is judged, before and after, on prompts and by a reward that training never used."""
+
+    n: int = 512
+    """Held-out samples, spread evenly over the held-out prompts."""
+    every: int = 0
+    """Steps between glances at the held-out reward while training; 0 is never."""
+    glance: int = 48
+    """Samples of such a glance."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.every < 0 or self.glance < 1:
+            raise ConfigError("evaluation: expected n and glance of at least 1, and every of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run."""
+
+    name: str
+    """``<modality>/<method>``, or your own."""
+    model: str
+    """Embedded name, folder or hub id."""
+    reward: tuple[str, ...] = ()
+    """One or several of ``mmalign rewards``, each NAME or NAME:WEIGHT; their weighted sum is what is trained for."""
+    heldout_reward: str | None = None
+    """Judges before and after; training never sees it."""
+    prompts: str | None = None
+    """Training prompts: a text file with one a line, or an embedded list."""
+    heldout_prompts: str | None = None
+    """Prompts that training never sees."""
+    preferences: Path | None = None
+    """A file of your own pairs (prompt, chosen, rejected); replaces sampling and scoring."""
+    method: MethodConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    out: Path | None = None
+    """Run folder; by default runs/<modality>-<method>-<n>."""
+
+    def __post_init__(self) -> None:
+        if self.preferences is None and not (self.reward and self.prompts):
+            raise ConfigError("nothing to learn from: give --preferences FILE, or --reward NAME with --prompts FILE")
+        if (self.heldout_reward is None) != (self.heldout_prompts is None):
+            raise ConfigError("heldout_reward and heldout_prompts belong together; give both, or neither")
+        if self.heldout_reward in [name.partition(":")[0] for name in self.reward]:
+            raise ConfigError(f"heldout_reward '{self.heldout_reward}' is also trained on; it would prove nothing")
+
+    @property
+    def modality(self) -> str:
+        """The part of the name before the slash."""
+        return self.name.partition("/")[0]
+
+
+T = TypeVar("T")
+
+
+def from_values(cls: type[T], values: dict[str, Any], *, file: Path, place: str = "") -> T:
+    """Build a settings class from plain values, refusing keys that it does not have.
+
+    Raises:
+        DataError: an unknown key or a value of another type, with its place in the file.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise DataError(str(UnknownNameError(f"field of {place or 'the recipe'}", key, known)), file=file)
+        built[key] = _convert(hints[key], value, file=file, place=f"{place}.{key}".lstrip("."))
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in built and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise DataError(f"the field '{missing[0]}' of {place or 'the recipe'} is missing", file=file)
+    return cls(**built)
+
+
+def _convert(hint: Any, value: Any, *, file: Path, place: str) -> Any:
+    if hint is MethodConfig:
+        name = value.pop("name", None) if isinstance(value, dict) else None
+        if name not in METHODS:
+            raise DataError(str(UnknownNameError("method", str(name), METHODS)), file=file)
+        return from_values(METHODS[name][0], value, file=file, place=place)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, file=file, place=place)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return from_values(hint, value, file=file, place=place)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, file=file, place=place) for item in value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as a text
+        except ValueError:
+            pass
+    elif origin is Literal and value in arguments:
+        return value
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    wanted = " | ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
+    raise DataError(f"{place}: expected {wanted}, got {value!r}", file=file)
+
+
+def to_values(settings: Any) -> dict[str, Any]:
+    """Plain values of a settings object, for YAML."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return {"name": value.name, **fields} if isinstance(value, MethodConfig) else fields
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    values: dict[str, Any] = plain(settings)
+    return values
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe; ``mmalign align PATH`` repeats it."""
+    with whole_file(path) as unfinished:
+        unfinished.write_text(yaml.safe_dump(to_values(recipe), sort_keys=False), encoding="utf-8")
+
+
+def recipe_files() -> dict[str, Path]:
+    """The recipes that ship, by name ``<modality>/<method>``."""
+    root = resource("recipes")
+    files = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.glob("*/*.py"))}
+    return {name: path for name, path in files.items() if not name.startswith("pretrain/")}
+
+
+def load_recipe(name: str) -> Recipe:
+    """A shipped recipe by name, or one's own as a ``.py`` file with a ``recipe``, or as YAML.
+
+    Raises:
+        UnknownNameError: no recipe has this name.
+        DataError: the file is missing or holds no recipe.
+    """
+    path = recipe_files().get(name)
+    if path is None:
+        path = Path(name)
+        if path.suffix not in (".py", ".yaml", ".yml"):
+            raise UnknownNameError("recipe", name, recipe_files())
+        if not path.is_file():
+            raise DataError("no such recipe file", file=path)
+    if path.suffix == ".py":
+        spec = importlib.util.spec_from_file_location("mmalign_recipe", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        recipe = getattr(module, "recipe", None)
+        if not isinstance(recipe, Recipe):
+            raise DataError("expected a module with recipe = Recipe(...)", file=path)
+        return recipe
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"not YAML ({error})", file=path) from None
+    if not isinstance(values, dict):
+        raise DataError("expected the fields of a recipe", file=path)
+    return from_values(Recipe, values, file=path)

@@ -222,7 +222,9 @@ def render(scenes: Sequence[Scene], generator: torch.Generator, *, side_px: int 
         shapes = [scenes[i][position] for i in rows]
         # Two shapes stand a little further apart, so that each stays on its own side.
         spread = torch.tensor([1.0 if len(scenes[i]) == 1 else 1.2 for i in rows])[:, None]
-        centres = torch.tensor([PLACES[s.place] for s in shapes]) * spread + uniform(len(rows), 2, spread=0.05)
+        centres = torch.tensor([PLACES[s.place] for s in shapes]) * spread + uniform(
+            len(rows), 2, spread=0.05
+        )
         radii = torch.tensor([SIZES[s.size] for s in shapes]) * (1 + uniform(len(rows), spread=0.06))
         colours = torch.tensor([COLOURS[s.colour] for s in shapes]) + uniform(len(rows), 3, spread=0.03)
         cover = torch.zeros(count, 1, side_px, side_px)
@@ -256,8 +258,11 @@ def measure(pictures: Tensor, scenes: Sequence[Scene]) -> dict[str, Tensor]:
     first = _measure_shapes(pictures, [scene[0] for scene in scenes], doubled)
     if not bool(doubled.any()):
         return first
-    second = _measure_shapes(pictures, [scene[-1] for scene in scenes], doubled)
-    return {name: (first[name] + second[name]) / 2 for name in first}
+    both = [scene[1] for scene in scenes if len(scene) == 2]
+    second = _measure_shapes(pictures[doubled], both, doubled[doubled])
+    for name, values in first.items():
+        values[doubled] = (values[doubled] + second[name]) / 2
+    return first
 
 
 def _ramp(x: Tensor, *, full: float, zero: float) -> Tensor:
@@ -268,7 +273,9 @@ def _ramp(x: Tensor, *, full: float, zero: float) -> Tensor:
 def _measure_shapes(pictures: Tensor, shapes: Sequence[Shape], half_only: Tensor) -> dict[str, Tensor]:
     pictures = pictures.float()
     side = pictures.shape[-1]
-    border = torch.cat([pictures[..., 0, :], pictures[..., -1, :], pictures[..., :, 0], pictures[..., :, -1]], -1)
+    border = torch.cat(
+        [pictures[..., 0, :], pictures[..., -1, :], pictures[..., :, 0], pictures[..., :, -1]], -1
+    )
     background = border.median(-1).values[:, :, None, None]
     contrast = (pictures - background).square().sum(1).sqrt()
     axis = (torch.arange(side) + 0.5) * (2 / side) - 1
@@ -297,7 +304,14 @@ def _measure_shapes(pictures: Tensor, shapes: Sequence[Shape], half_only: Tensor
     size = _ramp((radii / wanted).log2().abs(), full=0.15, zero=0.45)
     place = _ramp((centres - targets).abs().max(-1).values, full=0.16, zero=0.30)
     overall = presence * (kind + colour + size + place) / 4
-    return {"overall": overall, "presence": presence, "kind": kind, "colour": colour, "size": size, "place": place}
+    return {
+        "overall": overall,
+        "presence": presence,
+        "kind": kind,
+        "colour": colour,
+        "size": size,
+        "place": place,
+    }
 
 
 def _overlap(mask: Tensor, kind: str, centres: Tensor, radii: Tensor) -> Tensor:
@@ -306,9 +320,7 @@ def _overlap(mask: Tensor, kind: str, centres: Tensor, radii: Tensor) -> Tensor:
     return torch.minimum(mask, drawn).sum((1, 2)) / torch.maximum(mask, drawn).sum((1, 2)).clamp_min(1e-6)
 
 
-def noisy_captions(
-    scenes: Sequence[Scene], generator: torch.Generator, *, noise: float
-) -> Iterator[str]:
+def noisy_captions(scenes: Sequence[Scene], generator: torch.Generator, *, noise: float) -> Iterator[str]:
     """Captions in which each attribute, with probability ``noise``, is drawn anew at random.
 
     This is how the embedded generators are left imperfect: a random, unbiased fault that no constant shift undoes.

@@ -54,5 +54,7 @@ def test_what_cannot_be_measured_has_a_reason_and_no_number(sample: Sample, reas
 @pytest.mark.parametrize("side", [128, 200])
 def test_a_larger_picture_of_the_same_scene_scores_the_same(side: int) -> None:
     large = interpolate(PICTURE[None], size=side, mode="bilinear")[0]
-    score = load_reward("shapes-truth").score([Sample(CAPTION, Image(PICTURE)), Sample(CAPTION, Image(large))])
+    score = load_reward("shapes-truth").score(
+        [Sample(CAPTION, Image(PICTURE)), Sample(CAPTION, Image(large))]
+    )
     assert score.value[1] == pytest.approx(float(score.value[0]), abs=0.05)

@@ -79,6 +79,8 @@ def read_card(path: Path, *, name: str) -> RewardCard:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise DataError(f"not YAML ({error})", file=path) from None
+    if not isinstance(values, dict):
+        raise DataError("expected named fields, such as 'unit: cosine x 100'", file=path)
     known = {f.name: f for f in fields(RewardCard)}
     for key in values:
         if key not in known or key == "name":

@@ -18,7 +18,7 @@ def hash_number(prompt: str, media: Media) -> float:
 
     >>> from mmalign.media import Image
     >>> round(hash_number("a red circle", Image(torch.zeros(3, 2, 2))), 6)
-    0.0
+    1.559067
     """
     pixels = (media.pixels.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().contiguous()
     digest = hashlib.sha256(f"{prompt}\0{tuple(pixels.shape)}\0".encode())

@@ -1,4 +1,4 @@
-"""Make ``embedded/shapes-clip``: a small open_clip CLIP that scores how well a picture fits a caption of the shapes world.
+"""Make ``embedded/shapes-clip``: a small open_clip CLIP that scores how well pictures of the shapes world fit captions.
 
 Trained only on the training combinations of the world, so that held-out captions test whether it has learned the
 attributes and not the list. Pictures are softened, tinted and sprinkled with noise as a generator's are, each batch
@@ -54,7 +54,9 @@ def generator(*seeds: int) -> torch.Generator:
 def draw_world(settings: Settings) -> tuple[list[shapes.Scene], Tensor]:
     """The training pictures as bytes, [N, 3, 64, 64]: every training shape in turn, then scenes of two."""
     random = generator(settings.seed, 1)
-    scenes: list[shapes.Scene] = [(s,) for s in shapes.all_shapes("train")] * settings.pictures_per_shape
+    scenes: list[shapes.Scene] = []
+    for _ in range(settings.pictures_per_shape):
+        scenes += [(shape,) for shape in shapes.all_shapes("train")]
     scenes += [shapes.random_scene(random, two_shapes=1.0) for _ in range(settings.two_shape_pictures)]
     pictures = [
         (shapes.render(scenes[i : i + 250], random) * 255).round().byte() for i in range(0, len(scenes), 250)
@@ -108,7 +110,7 @@ def say(scene: shapes.Scene, random: torch.Generator) -> str:
 def build_model(settings: Settings) -> open_clip.CLIP:
     """The untrained model and its ``open_clip_config.json``; its tokenizer is written to the output folder."""
     texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
-    tokenizer = clip_tokenizer(texts, length=32)
+    tokenizer = clip_tokenizer(texts, length=32, folder=settings.work / "tokenizer")
     tokenizer.save_pretrained(settings.out)
     config = {
         "model_cfg": {
@@ -185,9 +187,9 @@ def report(settings: Settings) -> None:
     model = open_clip.create_model(f"local-dir:{settings.out}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{settings.out}")
     random = generator(settings.seed, 3)
-    right: list[shapes.Scene] = [(s,) for s in shapes.all_shapes("heldout")] * 10
+    one: list[shapes.Scene] = [(shape,) for shape in shapes.all_shapes("heldout") for _ in range(10)]
     two = [shapes.random_scene(random, split="heldout", two_shapes=1.0) for _ in range(500)]
-    for title, scenes in (("one shape", right), ("two shapes", two)):
+    for title, scenes in (("one shape", one), ("two shapes", two)):
         wrong = [wrong_scene(scene, random, split=None) for scene in scenes]
         clean = shapes.render(scenes, random)
         for state, pictures in (("clean", clean), ("spoiled", spoil(clean, random))):

@@ -112,7 +112,7 @@ def run(command: ScoreCommand) -> int:
 def _write(command: ScoreCommand, rows: Sequence["ScoredRow"]) -> None:
     """To standard output, or to a temporary name that becomes the file at the end."""
     from mmalign.data.writers import format_rows, write_parquet
-    from mmalign.evaluation.files import whole_file
+    from mmalign.files import whole_file
     from mmalign.rewards.scoring import TEXT_COLUMNS, records
 
     table, form = records(rows), command.written_format

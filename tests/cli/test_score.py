@@ -1,0 +1,209 @@
+"""``mmalign score`` as a shell sees it: data on standard output, words on standard error, and the exit status."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from mmalign.cli import score
+from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
+from mmalign.media import Image
+from mmalign.rewards.cards import load_reward
+from mmalign.worlds import shapes
+
+COUNT, BROKEN = 40, 20
+COLUMNS = ["id", "media", "prompt", "reward", "score", "std", "status"]
+ASPECTS = ["presence", "kind", "colour", "size", "place"]
+CAPTION = "a small red circle on the left"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures with their captions in a manifest; the middle one ends too early."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("pictures")
+    random = torch.Generator().manual_seed(0)
+    scenes = [shapes.random_scene(random) for _ in range(COUNT)]
+    rows = []
+    for i, (scene, picture) in enumerate(zip(scenes, shapes.render(scenes, random), strict=True)):
+        name = f"{i:03}.png"
+        Image(picture).save(folder / name)
+        rows.append({"media": name, "prompt": shapes.caption(scene, i % 5)})
+    broken = folder / f"{BROKEN:03}.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (folder / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:BROKEN]))
+    return folder
+
+
+def test_one_unreadable_picture_is_one_failed_row(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.jsonl"
+    arguments = [str(pictures / "all.jsonl"), "--reward", "embedded/shapes-clip", "--out", str(out)]
+    assert score.main([*arguments, "--batch-size", "7"]) == 1
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in rows] == [str(i) for i in range(COUNT)]
+    assert [Path(row["media"]).name for row in rows] == [f"{i:03}.png" for i in range(COUNT)]
+    for i, row in enumerate(rows):
+        assert list(row) == COLUMNS
+        assert (row["score"] is None) == (i == BROKEN)
+        assert (row["status"] == "ok") == (i != BROKEN)
+    assert f"row {BROKEN + 1}, column 'media'" in rows[BROKEN]["status"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "no score for 20" in captured.err
+    assert f"{COUNT} pictures, {COUNT} rows: {COUNT - 1} scored, 1 failed" in captured.err
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_scores_are_those_of_the_reward(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mmalign.data.readers import read_sample_files
+
+    manifest = pictures / "good.jsonl"
+    arguments = ["--reward", "shapes-truth", "--reward", "embedded/shapes-clip", "--format", "jsonl"]
+    assert score.main([str(manifest), *arguments]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [list(row) for row in rows] == [[*COLUMNS, *ASPECTS]] * (2 * BROKEN)
+    samples = [file.load() for file in read_sample_files([manifest])]
+    for i, name in enumerate(("shapes-truth", "embedded/shapes-clip")):
+        expected = load_reward(name).score(samples).value
+        assert [row["reward"] for row in rows[i::2]] == [name] * BROKEN
+        assert [row["score"] for row in rows[i::2]] == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+def test_a_weight_adds_the_sum_of_raw_scores(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--reward", "shapes-truth:2", "--reward", "placebo", "--format", "csv"]
+    assert score.main([str(pictures / "good.jsonl"), *arguments]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(rows) == 3 * BROKEN
+    for truth, placebo, total in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+        assert total["reward"] == "shapes-truth:2+placebo:1"
+        assert float(total["score"]) == pytest.approx(2 * float(truth["score"]) + float(placebo["score"]))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "txt"])
+def test_the_suffix_of_the_file_names_its_format(pictures: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / "new folder" / f"scores.{suffix}"
+    arguments = ["--prompt", CAPTION, "--reward", "shapes-truth", "--out", str(out)]
+    assert score.main([str(pictures / "000.png"), str(pictures / "001.png"), *arguments]) == 0
+    if suffix == "parquet":
+        assert pyarrow.parquet.read_table(out).column_names == [*COLUMNS, *ASPECTS]
+    else:
+        assert len(out.read_text().splitlines()) == (2 if suffix == "jsonl" else 3)
+
+
+def test_a_plain_folder_takes_the_prompt_given(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score.main([str(pictures), "--prompt", CAPTION, "--reward", "placebo", "--format", "jsonl"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == COUNT
+    assert {row["prompt"] for row in rows} == {CAPTION}
+
+
+def test_a_reward_without_prompt_needs_none(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score.main([str(pictures / "000.png"), "--reward", "placebo", "--format", "jsonl"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] is None
+
+
+def test_a_prompt_that_was_cut_is_mentioned(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--prompt", "red " * 99, "--reward", "embedded/shapes-clip", "--format", "jsonl"]
+    assert score.main([str(pictures / "000.png"), *arguments]) == 0
+    captured = capsys.readouterr()
+    assert "warning: embedded/shapes-clip reads 32 tokens and cut 1 longer prompts" in captured.err
+    assert json.loads(captured.out)["status"] == "ok"
+
+
+def test_what_failed_before_stays_as_it_was(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmalign.worlds.rewards import ShapesTruth
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "scores.csv"
+    out.write_text("older scores")
+    monkeypatch.setattr(ShapesTruth, "score", stop)
+    with pytest.raises(KeyboardInterrupt):
+        score.main([str(pictures / "good.jsonl"), "--reward", "shapes-truth", "--out", str(out)])
+    assert out.read_text() == "older scores"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ("{folder}/000.png --reward shape-truth --prompt x", UnknownNameError, "Did you mean 'shapes-truth'"),
+        ("{folder}/nothing.png --reward placebo", DataError, "nothing.png: no such file or folder"),
+        ("{folder}/001.pgn --reward placebo", DataError, "Did you mean '.*001.png'"),
+        ("{folder}/000.png --reward shapes-truth", DataError, "000.png: has no prompts; add --prompt TEXT"),
+        ("{folder}/good.jsonl --reward placebo --prompt x", DataError, "has prompts of its own"),
+        ("{folder}/000.png", ConfigError, "no reward: add --reward NAME"),
+        ("--reward placebo", ConfigError, "nothing to score: name pictures, folders or manifests"),
+        ("{folder}/000.png --reward placebo:much", ConfigError, "expected NAME or NAME:WEIGHT"),
+        ("{folder}/000.png --reward placebo --reward placebo", ConfigError, "a reward is named twice"),
+        (
+            "{folder}/000.png --reward placebo --format parquet",
+            ConfigError,
+            "parquet is no text: add --out FILE",
+        ),
+        ("{folder}/000.png --reward placebo --out {out}/s.xlsx", ConfigError, "no format has this suffix"),
+        (
+            "{folder}/000.png --reward placebo --out {out}",
+            ConfigError,
+            "is a folder; name a file|no format has",
+        ),
+        ("{folder}/000.png --reward placebo --batch-size 0", ConfigError, "a batch holds at least 1"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_writes_nothing(
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: str,
+    kind: type[MmalignError],
+    message: str,
+) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        score.main(arguments.format(folder=pictures, out=tmp_path).split())
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unknown_option_is_wrong_usage(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        score.main([str(pictures), "--rewards", "placebo"])
+    assert caught.value.code == 2
+    assert "--reward" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["score", "rewards"])
+def test_help_answers_before_anything_heavy_is_imported(module: str) -> None:
+    script = f"""
+import sys
+from mmalign.cli.{module} import main
+try:
+    main(["--help"])
+finally:
+    heavy = {{"torch", "numpy", "transformers", "open_clip", "pyarrow"}} & set(sys.modules)
+    assert not heavy, heavy
+"""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: mmalign" in done.stdout
+    assert time.monotonic() - started < 10  # on a loaded machine; what keeps it short is the line on imports

@@ -14,6 +14,7 @@ _ARGUMENTS = {
     "guidance_scale": "guidance_scale",
     "true_cfg_scale": "true_cfg_scale",
     "height": "height",
+    "max_sequence_length": "max_sequence_length",
     "width": "width",
     "frames": "num_frames",
     "num_frames": "num_frames",

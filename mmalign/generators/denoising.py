@@ -157,6 +157,15 @@ class DenoisingGenerator:
         output: Tensor = self.pipeline(**{"output_type": "pt", **arguments}, return_dict=False)[0]
         return output
 
+    def pipeline_options(self, *, guidance: float | None = None, steps: int | None = None, **options: Any) -> dict[str, Any]:
+        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off."""
+        own: dict[str, Any] = dict(options)
+        if self.guidance_name is not None:
+            own[self.guidance_name] = 1.0 if guidance is None else guidance
+        if steps is not None:
+            own["num_inference_steps"] = steps
+        return own
+
     def _arguments(
         self,
         prompts: Sequence[str],
@@ -166,12 +175,11 @@ class DenoisingGenerator:
         steps: int | None,
         **options: Any,
     ) -> dict[str, Any]:
-        """The pipeline's own arguments; ``guidance`` None becomes the value that turns guidance off."""
-        arguments: dict[str, Any] = {"prompt": list(prompts), **options}
-        if self.guidance_name is not None:
-            arguments[self.guidance_name] = 1.0 if guidance is None else guidance
-        if steps is not None:
-            arguments["num_inference_steps"] = steps
+        """All arguments of a call, refusing what the pipeline does not take."""
+        arguments: dict[str, Any] = {
+            "prompt": list(prompts),
+            **self.pipeline_options(guidance=guidance, steps=steps, **options),
+        }
         if seeds is not None:
             arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         known = _options(self.pipeline)

@@ -67,6 +67,8 @@ class SamplingConfig:
     height: int | None = None
     """In pixels; None is the model's own."""
     width: int | None = None
+    max_sequence_length: int | None = None
+    """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32
     """Samples drawn at once; changes speed and memory, not the samples."""
 
@@ -76,7 +78,7 @@ class SamplingConfig:
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``adapter.generate``."""
-        values = {"steps": self.steps, "guidance": self.guidance, "height": self.height, "width": self.width}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "batch_size"}
         return {name: value for name, value in values.items() if value is not None}
 
 

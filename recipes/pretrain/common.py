@@ -12,13 +12,18 @@ from diffusers.training_utils import EMAModel
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 
 console = Console(stderr=True)
 
 
-def clip_tokenizer(texts: list[str], *, length: int) -> CLIPTokenizer:
-    """A real CLIP tokenizer whose merges were learned from ``texts``: every word of the world is one token."""
+def clip_tokenizer(texts: list[str], *, length: int, folder: Path | None = None) -> CLIPTokenizer:
+    """A real CLIP tokenizer whose merges were learned from ``texts``: every word of the world is one token.
+
+    The order of equal merges differs from process to process, so what is resumed keeps its tokenizer in ``folder``.
+    """
+    if folder is not None and folder.is_dir():
+        return CLIPTokenizer.from_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -36,7 +41,24 @@ def clip_tokenizer(texts: list[str], *, length: int) -> CLIPTokenizer:
     vocab = state["vocab"]
     for symbol in alphabet:  # any other word is spelled out, so every letter also needs its form at a word's end
         vocab.setdefault(f"{symbol}</w>", len(vocab))
-    return CLIPTokenizer(vocab=vocab, merges=[tuple(m) for m in state["merges"]], model_max_length=length)
+    made = CLIPTokenizer(vocab=vocab, merges=[tuple(m) for m in state["merges"]], model_max_length=length)
+    if folder is not None:
+        made.save_pretrained(folder)
+    return made
+
+
+def t5_tokenizer(texts: list[str], *, length: int) -> T5Tokenizer:
+    """A real T5 tokenizer with the pieces of ``texts`` and every printable ASCII character."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, unk_token="<unk>", special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    vocab = [tuple(row) for row in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    present = {piece for piece, _ in vocab}
+    vocab += [(chr(c), -12.0) for c in range(32, 127) if chr(c) not in present]
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=length)
 
 
 def fit(
@@ -82,7 +104,8 @@ def fit(
         optimizer.step()
         schedule.step()
         ema.step(parameters)
-        running = float(value) if running is None else 0.98 * running + 0.02 * float(value)
+        loss_now = float(value.detach())
+        running = loss_now if running is None else 0.98 * running + 0.02 * loss_now
         if (step + 1) % 50 == 0 or step + 1 == steps:
             spent = time.monotonic() - started
             left = spent / (step + 1 - first) * (steps - step - 1)

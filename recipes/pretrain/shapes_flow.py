@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import clip_tokenizer, console, fit
+from common import clip_tokenizer, console, fit, t5_tokenizer
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
@@ -21,9 +21,13 @@ from diffusers import (
 )
 from torch import Tensor, nn
 from torchvision.utils import save_image
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from mmalign.worlds import shapes
+
+
+TOKENS = 24
+"""Length of prompts in each encoder; give the pipeline ``max_sequence_length=24`` for the one that pads to 256."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,10 @@ def encode_world(settings: Settings, vae: AutoencoderKL, pictures: Tensor) -> Te
 def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pipeline:
     """Untrained text encoders and transformer around the trained VAE."""
     texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
-    tokenizers = [clip_tokenizer(texts, length=24) for _ in range(2)]
+    tokenizers = [
+        clip_tokenizer(texts, length=TOKENS, folder=settings.work / name) for name in ("tokenizer", "tokenizer_2")
+    ]
+    long_tokenizer = t5_tokenizer(texts, length=TOKENS)
     torch.manual_seed(settings.seed + 1)
     encoders = [
         CLIPTextModelWithProjection(
@@ -128,7 +135,7 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pi
                 intermediate_size=128,
                 num_hidden_layers=2,
                 num_attention_heads=4,
-                max_position_embeddings=24,
+                max_position_embeddings=TOKENS,
                 projection_dim=64,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
@@ -158,9 +165,18 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pi
         tokenizer=tokenizers[0],
         text_encoder_2=encoders[1],
         tokenizer_2=tokenizers[1],
-        text_encoder_3=None,
-        tokenizer_3=None,
+        text_encoder_3=silent_t5(len(long_tokenizer)),
+        tokenizer_3=long_tokenizer,
     ).to(settings.device)
+
+
+def silent_t5(vocabulary: int) -> T5EncoderModel:
+    """The smallest T5, whose output is zero: SD3's loader insists on a third encoder, this model does without."""
+    encoder = T5EncoderModel(
+        T5Config(vocab_size=vocabulary, d_model=128, d_kv=8, d_ff=8, num_layers=1, num_heads=1)
+    )
+    nn.init.zeros_(encoder.encoder.final_layer_norm.weight)
+    return encoder
 
 
 def train_flow(
@@ -181,7 +197,9 @@ def train_flow(
         texts = list(shapes.noisy_captions([scenes[i] for i in rows], random, noise=settings.caption_noise))
         dropped = torch.rand(len(rows), generator=random) < settings.caption_dropout
         texts = ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
-        embeds, _, pooled, _ = pipeline.encode_prompt(texts, texts, texts, do_classifier_free_guidance=False)
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            texts, texts, texts, do_classifier_free_guidance=False, max_sequence_length=TOKENS
+        )
         clean = latents[rows]
         noise = torch.randn(clean.shape, generator=random).to(settings.device)
         sigma = torch.randn(len(rows), generator=random).sigmoid().to(settings.device)
@@ -210,12 +228,24 @@ def report(settings: Settings, pipeline: StableDiffusion3Pipeline) -> None:
             guidance_scale=guidance,
             height=64,
             width=64,
+            max_sequence_length=TOKENS,
             generator=[generator(i) for i in range(len(prompts))],
             output_type="pt",
         ).images.cpu()
         truth = {k: round(float(v.mean()), 3) for k, v in shapes.measure(pictures, scenes).items()}
         console.print(f"guidance {guidance}: {truth}")
         save_image(pictures[:64], settings.work / f"guidance-{guidance}.png", nrow=16)
+
+
+def save(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
+    """Write transformer and VAE in fp16; plain ``from_pretrained`` gives them back in fp32.
+
+    The text encoders are small and stay in fp32: transformers loads what it finds, and the dtypes must agree.
+    """
+    pipeline.to("cpu")
+    pipeline.transformer.half()
+    pipeline.vae.half()
+    pipeline.save_pretrained(folder)
 
 
 def main(settings: Settings) -> None:
@@ -229,7 +259,7 @@ def main(settings: Settings) -> None:
     pipeline = build_pipeline(settings, vae)
     train_flow(settings, pipeline, scenes, latents)
     report(settings, pipeline)
-    pipeline.to("cpu", torch.float16).save_pretrained(settings.out)
+    save(pipeline, settings.out)
     console.print(f"{settings.out} written after {(time.monotonic() - started) / 60:.0f} minutes")
 
 

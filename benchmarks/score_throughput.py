@@ -1,0 +1,135 @@
+"""How fast ``mmalign score`` is beside the barest loop around the same open_clip model.
+
+Both sides read the same picture files in the same number of threads, forward the same batches and embed each prompt once. The
+bare side uses open_clip's own transform and keeps nothing but the numbers; ours is the engine behind ``mmalign score``, with rows
+and statuses. They run in turns in one process, and the ratio is between the medians of their rates.
+
+    uv run python benchmarks/score_throughput.py        # bar: ratio >= 0.9
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import open_clip
+import PIL.Image
+import torch
+import tyro
+from rich.console import Console
+
+from mmalign.media import Image, SampleFile
+from mmalign.rewards.cards import find_card, load_reward
+from mmalign.rewards.scoring import score_files
+from mmalign.worlds import shapes
+
+BAR = 0.9
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured."""
+
+    reward: str = "embedded/shapes-clip"
+    pictures: int = 1_000
+    side_px: int = 256
+    suffix: str = ".png"
+    batch_size: int = 32
+    threads: int = min(8, os.cpu_count() or 1)
+    rounds: int = 5
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def draw(settings: Settings, folder: Path) -> list[SampleFile]:
+    """Write pictures of the shapes world, each with its own caption."""
+    random = torch.Generator().manual_seed(0)
+    files = []
+    for start in range(0, settings.pictures, 20):
+        scenes = [shapes.random_scene(random) for _ in range(min(20, settings.pictures - start))]
+        for i, picture in enumerate(shapes.render(scenes, random, side_px=settings.side_px), start=start):
+            path = folder / f"{i:05}{settings.suffix}"
+            Image((picture + 0.02 * torch.randn(picture.shape, generator=random)).clamp(0, 1)).save(path)
+            files.append(SampleFile(str(i), path, shapes.caption(scenes[i - start], i % 5), str(path)))
+    return files
+
+
+@torch.no_grad()
+def bare_loop(files: list[SampleFile], settings: Settings) -> Callable[[], list[float]]:
+    """Read, transform, stack, encode: nothing else."""
+    name = f"local-dir:{find_card(settings.reward).weights_folder()}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name, device=settings.device)
+    tokenize = open_clip.get_tokenizer(name)
+    model.eval()
+
+    def read(file: SampleFile) -> torch.Tensor:
+        assert file.path is not None
+        with PIL.Image.open(file.path) as picture:
+            pixels: torch.Tensor = preprocess(picture)
+            return pixels
+
+    @torch.no_grad()
+    def run() -> list[float]:
+        embedded: dict[str, torch.Tensor] = {}
+        scores: list[float] = []
+        with ThreadPoolExecutor(settings.threads) as pool:
+            pictures = pool.map(read, files)
+            for start in range(0, len(files), settings.batch_size):
+                image = torch.stack(list(islice(pictures, settings.batch_size))).to(settings.device)
+                prompts = [file.prompt or "" for file in files[start : start + settings.batch_size]]
+                new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in embedded]
+                if new:
+                    text = model.encode_text(tokenize(new).to(settings.device), normalize=True)
+                    embedded.update(zip(new, text, strict=True))
+                features = model.encode_image(image, normalize=True)
+                scores += (100 * (features * torch.stack([embedded[p] for p in prompts])).sum(-1)).tolist()
+        return scores
+
+    return run
+
+
+def engine(files: list[SampleFile], settings: Settings) -> Callable[[], list[float]]:
+    """What ``mmalign score`` runs; a fresh reward each time, so that no prompt is remembered."""
+
+    def run() -> list[float]:
+        reward.__init__(reward.card, device=settings.device, model=reward.model, tokenizer=reward.tokenizer)  # type: ignore
+        rows = score_files(files, [reward], batch_size=settings.batch_size, threads=settings.threads)
+        return [row.score or 0.0 for row in rows]
+
+    reward = load_reward(settings.reward, device=settings.device)
+    return run
+
+
+def main(settings: Settings) -> int:
+    """Measure, print, and fail below the bar."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = draw(settings, Path(folder))
+        sides = {"bare": bare_loop(files, settings), "mmalign": engine(files, settings)}
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for round_ in range(settings.rounds + 1):
+            scores = {}
+            for name, run in sides.items():
+                started = time.perf_counter()
+                scores[name] = run()
+                rate = len(files) / (time.perf_counter() - started)
+                if round_:  # the first round warms up
+                    rates[name].append(rate)
+                    console.print(f"round {round_}, {name}: {rate:.0f} pictures/s")
+            gap = max(abs(a - b) for a, b in zip(*scores.values(), strict=True))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ratio = medians["mmalign"] / medians["bare"]
+    print(
+        f"{settings.pictures} pictures of {settings.side_px} px, {settings.threads} threads: "
+        f"bare {medians['bare']:.0f}/s, mmalign {medians['mmalign']:.0f}/s, ratio {ratio:.2f} (bar {BAR}), "
+        f"largest difference of a score {gap:.3f}"
+    )
+    return 0 if ratio >= BAR else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(tyro.cli(Settings)))

@@ -1,0 +1,61 @@
+"""The ``mmalign`` command: finds the subcommand, imports only that, and turns our errors into one sentence."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from mmalign.errors import MmalignError, UnknownNameError
+
+COMMANDS = {
+    "align": "run a recipe: align a generator with a reward or with preferences",
+    "generate": "draw samples, with or without a LoRA",
+    "recipes": "list recipes",
+    "rewards": "list rewards, or show the card of one",
+    "score": "score media with one or several rewards",
+}
+"""Each is ``main(arguments) -> exit status`` in ``mmalign.cli.<name>``."""
+
+
+def usage() -> str:
+    """What ``mmalign --help`` prints."""
+    lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mmalign COMMAND ...",
+            "",
+            "Align image, video, 3D, audio and speech generators with what people prefer.",
+            "",
+            *lines,
+            "",
+            "mmalign COMMAND --help says more; a first run: mmalign align image/flow_dpo",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return the exit status: 2 for a mistake of the user, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from mmalign import __version__
+
+        print(__version__)
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise UnknownNameError("command", name, COMMANDS)
+        status: int = importlib.import_module(f"mmalign.cli.{name}").main(rest)
+        return status
+    except MmalignError as error:
+        print(f"mmalign: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mmalign: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

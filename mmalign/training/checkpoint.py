@@ -1,0 +1,67 @@
+"""Checkpoints of a training run: safetensors and JSON, written whole or not at all; nothing is unpickled."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmalign.errors import ConfigError
+
+KEPT = 2
+"""The newest checkpoints that stay; older ones are deleted."""
+
+
+def save_checkpoint(
+    folder: Path, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Path:
+    """Write ``step-000100``: the trained parameters, the optimizer's moments, and the step."""
+    target = folder / f"step-{step:06d}"
+    unfinished = folder / f".{target.name}.{os.getpid()}"
+    unfinished.mkdir(parents=True)
+    save_file({name: p.detach().cpu().contiguous() for name, p in parameters.items()}, unfinished / "policy.safetensors")
+    moments = {
+        f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+    }
+    save_file(moments, unfinished / "optimizer.safetensors")
+    (unfinished / "state.json").write_text(json.dumps({"step": step}))
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_checkpoint(
+    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> int:
+    """Restore the newest checkpoint in place and return its step, 0 where there is none.
+
+    Raises:
+        ConfigError: the checkpoint is of another policy.
+    """
+    found = sorted(folder.glob("step-*"))
+    for torn in folder.glob(".step-*"):
+        shutil.rmtree(torn)
+    if not found:
+        return 0
+    weights = load_file(found[-1] / "policy.safetensors")
+    if weights.keys() != parameters.keys():
+        raise ConfigError(f"{found[-1]}: holds another policy (other model or lora_rank); start a new run")
+    moments = load_file(found[-1] / "optimizer.safetensors")
+    state: dict[nn.Parameter, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        name, _, part = key.rpartition("/")
+        parameter = parameters[name]
+        state.setdefault(parameter, {})[part] = value if part == "step" else value.to(parameter.device)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    optimizer.state.update(state)
+    step: int = json.loads((found[-1] / "state.json").read_text())["step"]
+    return step

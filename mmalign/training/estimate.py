@@ -1,0 +1,78 @@
+"""What a recipe will cost, before it runs: denoiser passes by stage, and memory from a measured micro-batch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.adapters.loading import load_adapter
+from mmalign.data.pairs import read_pairs
+from mmalign.data.prompts import read_prompts
+from mmalign.training.recipe import Recipe
+
+
+def estimate(recipe: Recipe) -> dict[str, Any]:
+    """Passes of one sample through the denoiser by stage, and megabytes of memory for training.
+
+    Activations are measured: one sample goes forward through the policy while everything kept for its backward is
+    counted.
+    """
+    adapter = load_adapter(recipe.model)
+    generator = adapter.generator
+    generator.attach_lora(rank=recipe.train.lora_rank)
+    branches = 1 if generator.guidance.layout == "none" or recipe.sampling.guidance == 1 else 2
+    sample = recipe.sampling.steps * branches
+    source = getattr(recipe.method, "pairs", None)
+    if recipe.preferences is not None:
+        pairs, drawn = len(read_pairs(recipe.preferences)), 0
+    else:
+        count = min(source.prompts, len(read_prompts(str(recipe.prompts)))) if source else 0
+        drawn = count * source.group_size if source else 0
+        pairs = count * source.pairs_per_prompt if source else 0
+    glances = recipe.train.steps // recipe.evaluation.every if recipe.evaluation.every else 0
+    weights = sum(_bytes(p) for m in generator.pipeline.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters())
+    lora = sum(_bytes(p) for p in generator.policy.parameters() if p.requires_grad)
+    activations = 2 * recipe.train.micro_batch_size * _kept_for_backward(generator)
+    return {
+        "pairs_at_most": pairs,
+        "denoiser_passes": {
+            "held-out samples, before and after": 2 * recipe.evaluation.n * sample,
+            "training samples": drawn * sample,
+            "training, forward and backward": recipe.train.steps * recipe.train.batch_size * 2,
+            "training, reference": recipe.train.steps * recipe.train.batch_size * 2,
+            "glances while training": glances * recipe.evaluation.glance * sample,
+        },
+        "memory_mb": {
+            "frozen weights": _mb(weights - lora),
+            "LoRA, its gradient and moments": _mb(4 * lora),
+            "activations of a micro-batch": _mb(activations),
+        },
+    }
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _mb(count: int) -> float:
+    return round(count / 2**20, 1)
+
+
+def _kept_for_backward(generator: Any) -> int:
+    """Bytes that one sample's forward keeps for its backward, each storage once, weights left out."""
+    conditioning = generator.condition(["a"])
+    weights = {p.data_ptr() for p in generator.policy.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    noisy = torch.zeros(1, *conditioning.latent_shape, device=generator.device)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        # The output is held, so that no storage is freed and counted twice.
+        output = generator.predict(noisy, torch.zeros(1, dtype=torch.long), conditioning).output
+    del output
+    return sum(kept.values())

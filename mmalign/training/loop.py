@@ -1,0 +1,149 @@
+"""The training loop: any method, any generator, one optimiser step at a time, stopped and continued at will."""
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.tensorboard import SummaryWriter
+
+from mmalign.files import whole_file
+from mmalign.generators.denoising import DenoisingGenerator
+from mmalign.methods.base import Method
+from mmalign.training.checkpoint import load_checkpoint, save_checkpoint
+from mmalign.training.folder import RunFolder
+from mmalign.training.guards import check_loss, check_start, clip_gradients
+from mmalign.training.progress import console, stage
+from mmalign.training.recipe import TrainConfig
+
+Glance = Callable[[], dict[str, float]]
+
+
+def train(
+    method: Method,
+    generator: DenoisingGenerator,
+    config: TrainConfig,
+    run: RunFolder,
+    *,
+    glance: Glance | None = None,
+    glance_every: int = 0,
+) -> None:
+    """Train the policy, from the newest checkpoint of the run folder on.
+
+    Args:
+        method: draws batches by step and says their loss.
+        generator: its policy's trainable parameters are moved.
+        config: steps, batch and optimiser.
+        run: takes metrics.jsonl, checkpoints and tensorboard events.
+        glance: held-out numbers for the metrics, asked every ``glance_every`` steps.
+
+    Raises:
+        NonFiniteError: a loss or gradient is not finite; nothing was applied.
+        KeyboardInterrupt: passed on, after a checkpoint.
+    """
+    accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
+    parameters = {name: p for name, p in generator.policy.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+    )
+    first = load_checkpoint(run.checkpoints, parameters, optimizer)
+    if first == 0:
+        check_start(method, size=min(config.micro_batch_size, 4), seed=config.seed)
+    _cut_metrics(run.metrics, first)
+    step = first
+    with (
+        stage("training", config.steps, done=first) as bar,
+        run.metrics.open("a", encoding="utf-8") as metrics,
+        SummaryWriter(str(run.path / "tensorboard"), purge_step=first) as board,
+        interruptible() as stopped,
+    ):
+        while step < config.steps:
+            if stopped():
+                if step > first:
+                    save_checkpoint(run.checkpoints, step, parameters, optimizer)
+                    run.keep(generator.denoiser_passes)
+                raise KeyboardInterrupt
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+            values = _one_step(method, config, accelerator, parameters, optimizer, step=step)
+            step += 1
+            if glance is not None and glance_every and step % glance_every == 0:
+                values.update(glance())
+            row = {"step": step, **values}
+            metrics.write(json.dumps(row) + "\n")
+            metrics.flush()
+            for name, value in values.items():
+                board.add_scalar(name, value, step)
+            bar.advance()
+            bar.note(" ".join(f"{n} {values[n]:.3f}" for n in ("loss", "accuracy", "heldout_reward") if n in values))
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                save_checkpoint(run.checkpoints, step, parameters, optimizer)
+                run.keep(generator.denoiser_passes)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back until a step is whole: inside, the first one is only noted; a second one stops at once."""
+    asked: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+        console.print("stopping after this step; press Ctrl-C again to stop at once")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may listen to signals
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _one_step(
+    method: Method,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+) -> dict[str, float]:
+    """Gradients of all micro-batches, weighted by their rows, so that they add up to the whole batch's gradient."""
+    batch = method.batch(step, size=config.batch_size, seed=config.seed)
+    values: dict[str, float] = {"loss": 0.0}
+    for start in range(0, len(batch), config.micro_batch_size):
+        part = batch.part(start, min(start + config.micro_batch_size, len(batch)))
+        share = len(part) / len(batch)
+        with accelerator.autocast():
+            loss, metrics = method.loss(part)
+        check_loss(loss, step=step)
+        accelerator.backward(loss * share)
+        for name, value in {"loss": loss.detach(), **metrics}.items():
+            values[name] = values.get(name, 0.0) + share * float(value)
+    values["grad_norm"] = clip_gradients(parameters, config.max_grad_norm, step=step)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return values
+
+
+def _cut_metrics(path: Path, steps: int) -> None:
+    """Keep the rows up to the checkpoint; what came after it will be done again."""
+    kept: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # torn by a kill; later rows cannot exist
+            if row["step"] <= steps:
+                kept.append(row)
+    with whole_file(path) as unfinished:
+        unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

@@ -1,0 +1,115 @@
+"""Draws a folder of samples that survives interruption: pictures, and metadata.jsonl with all that draws them again."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+from mmalign.adapters.image import ImageAdapter
+from mmalign.files import whole_file
+from mmalign.media import Image, Sample
+from mmalign.training.folder import RunFolder
+from mmalign.training.progress import stage
+from mmalign.training.recipe import SamplingConfig
+
+
+def draw_samples(
+    adapter: ImageAdapter,
+    run: RunFolder,
+    side: str,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: SamplingConfig,
+    *,
+    weights: Literal["policy", "reference"],
+    title: str,
+) -> list[Sample]:
+    """Draw what is missing of ``samples/<side>`` of a run and read all of it back, as people will see it (8 bits)."""
+    folder = run.samples / side
+    with adapter.generator.weights(weights):
+        write_samples(
+            adapter,
+            folder,
+            prompts,
+            seeds,
+            sampling,
+            title=title,
+            after_batch=lambda: run.keep(adapter.generator.denoiser_passes),
+        )
+    return read_samples(folder)
+
+
+def write_samples(
+    adapter: ImageAdapter,
+    folder: Path,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: SamplingConfig,
+    *,
+    title: str,
+    after_batch: Callable[[], None] = lambda: None,
+) -> None:
+    """Write pictures and metadata.jsonl, going on after the last whole batch that is there.
+
+    A batch is noted in metadata.jsonl only once all its pictures are on disk, so an interrupted stage goes on with
+    whole batches, laid out as they would have been.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = folder / "metadata.jsonl"
+    done = _whole_batches(metadata, sampling.batch_size, len(prompts))
+    options = adapter.generator.pipeline_options(**sampling.options())
+    with (
+        stage(title, len(prompts), done=done) as bar,
+        ThreadPoolExecutor(2) as writers,
+        metadata.open("a", encoding="utf-8") as file,
+    ):
+        for start in range(done, len(prompts), sampling.batch_size):
+            rows = slice(start, start + sampling.batch_size)
+            pictures = adapter.generate(
+                prompts[rows], seeds=seeds[rows], batch_size=sampling.batch_size, **sampling.options()
+            )
+            names = [f"{start + i:05d}.png" for i in range(len(pictures))]
+            list(writers.map(_write, pictures, [folder / name for name in names]))
+            for name, prompt, seed in zip(names, prompts[rows], seeds[rows], strict=True):
+                row = {"file_name": name, "prompt": prompt, "seed": seed, **options}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            after_batch()
+            bar.advance(len(pictures))
+
+
+def read_samples(folder: Path) -> list[Sample]:
+    """The samples of a folder with metadata.jsonl, in order; ``meta`` holds the row and the path."""
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    paths = [folder / row["file_name"] for row in rows]
+    with ThreadPoolExecutor(2) as readers:
+        pictures = list(readers.map(Image.load, paths))
+    return [
+        Sample(row["prompt"], picture, meta={**row, "path": path})
+        for row, picture, path in zip(rows, pictures, paths, strict=True)
+    ]
+
+
+def _write(picture: Image, path: Path) -> None:
+    with whole_file(path) as unfinished:
+        picture.save(unfinished)
+
+
+def _whole_batches(metadata: Path, batch_size: int, total: int) -> int:
+    """How many samples were kept, after cutting a torn line and an unfinished batch off the file."""
+    if not metadata.exists():
+        return 0
+    lines = metadata.read_bytes().split(b"\n")[:-1]  # what follows the last end of line is torn
+    kept = len(lines) if len(lines) == total else len(lines) // batch_size * batch_size
+    with whole_file(metadata) as unfinished:
+        unfinished.write_bytes(b"".join(line + b"\n" for line in lines[:kept]))
+    return kept
+
+
+def scored_rows(samples: Sequence[Sample], reward: str, values: Sequence[float | None]) -> list[dict[str, Any]]:
+    """Rows of scores.jsonl; a missing score is null."""
+    return [
+        {"file_name": sample.meta["file_name"], "prompt": sample.prompt, "reward": reward, "score": value}
+        for sample, value in zip(samples, values, strict=True)
+    ]

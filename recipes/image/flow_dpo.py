@@ -1,0 +1,22 @@
+"""Align the embedded shapes generator with Flow-DPO on pairs that a small CLIP prefers.
+
+Expected on two CPU cores: about six minutes, and a held-out gain in the true reward of the shapes world.
+"""
+
+from mmalign.methods.configs import FlowDPOConfig, OwnPairs
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="image/flow_dpo",
+    model="embedded/shapes-flow",
+    reward=("embedded/shapes-clip",),
+    heldout_reward="shapes-truth",
+    prompts="embedded/shapes-train",
+    heldout_prompts="embedded/shapes-heldout",
+    method=FlowDPOConfig(beta=100.0, pairs=OwnPairs(prompts=200, group_size=4, pairs_per_prompt=2)),
+    train=TrainConfig(
+        steps=150, batch_size=16, micro_batch_size=16, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
+    ),
+    sampling=SamplingConfig(steps=16, guidance=2.0, max_sequence_length=24, batch_size=32),
+    evaluation=EvaluationConfig(n=512, every=50, glance=48),
+)

@@ -34,11 +34,11 @@ p { max-width: 46rem; margin: .5rem 0; }
 .verdict.better { border-color: var(--good); } .verdict.worse { border-color: var(--bad); }
 .verdict svg { width: 100%; max-width: 30rem; height: auto; display: block; margin-top: .8rem; }
 .scroll { overflow-x: auto; }
-.beside { display: flex; flex-wrap: wrap; gap: 1rem 4rem; align-items: flex-start; }
+.beside { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start; }
 .beside > * { max-width: 100%; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; font-size: .95rem; }
 caption { text-align: left; padding-bottom: .3rem; font-size: .9rem; }
-th, td { text-align: right; padding: .35rem .8rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child { text-align: left; padding-left: 0; white-space: normal; }
 thead th { color: var(--soft); font-weight: 500; font-size: .9rem; }
 tbody th { font-weight: 500; }
@@ -48,8 +48,8 @@ tbody th { font-weight: 500; }
 figure { margin: 0; }
 .pair { max-width: 400px; }
 .pair div { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; }
-.pair img, .pair .lost { width: 100%; height: auto; aspect-ratio: 1; object-fit: contain; background: var(--card); display: block;
-  border: 1px solid var(--line); }
+.pair img, .pair .lost { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain;
+  background: var(--card); border: 1px solid var(--line); }
 .pair .lost { display: grid; place-items: center; color: var(--bad); font-size: .85rem; }
 .pair img.small { image-rendering: pixelated; }
 .pair span span { font-size: .8rem; color: var(--soft); font-variant-numeric: tabular-nums; }

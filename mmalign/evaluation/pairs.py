@@ -61,10 +61,16 @@ def _pair(pair: SamplePair) -> Html:
         ("after", pair.after, pair.after_score),
     ):
         said = word if score is None else f"{word} {number(score)}"
-        moved = (
-            "" if word == "before" or not pair.gain else " class='up'" if pair.gain > 0 else " class='down'"
-        )
+        moved = f' class="{_direction(pair)}"' if word == "after" and _direction(pair) else ""
         shown = picture(path, f"{word}: {pair.prompt}")
         sides.append(f"<span>{shown}<span{moved}>{said}</span></span>")
     text = f"{escaped(pair.prompt)} <small>seed {pair.seed}</small>"
     return Html(f'<figure class="pair"><div>{"".join(sides)}</div><figcaption>{text}</figcaption></figure>')
+
+
+def _direction(pair: SamplePair) -> str:
+    """The colour of the second score: none for a change that one cannot see."""
+    gain = pair.gain or 0.0
+    if abs(gain) <= 0.01 * max(abs(pair.before_score or 0.0), abs(pair.after_score or 0.0)):
+        return ""
+    return "up" if gain > 0 else "down"

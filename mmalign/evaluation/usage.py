@@ -6,20 +6,9 @@ from typing import Any
 
 from mmalign.evaluation.run_folder import Run
 
-# What a run writes -> what a diffusers pipeline calls it; other keys of a row are not the pipeline's.
-_ARGUMENTS = {
-    "steps": "num_inference_steps",
-    "num_inference_steps": "num_inference_steps",
-    "guidance": "guidance_scale",
-    "guidance_scale": "guidance_scale",
-    "true_cfg_scale": "true_cfg_scale",
-    "height": "height",
-    "max_sequence_length": "max_sequence_length",
-    "width": "width",
-    "frames": "num_frames",
-    "num_frames": "num_frames",
-    "negative_prompt": "negative_prompt",
-}
+# What a recipe calls it -> what a diffusers pipeline calls it.
+_PIPELINE_NAMES = {"steps": "num_inference_steps", "guidance": "guidance_scale", "frames": "num_frames"}
+_NOT_OPTIONS = ("file_name", "prompt", "seed", "sampler")
 
 
 def loading_code(run: Run) -> str | None:
@@ -73,9 +62,12 @@ def model_argument(summary: Mapping[str, Any]) -> str | None:
 
 
 def _options(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    sampling = summary.get("sampling") or {}
-    given = {**(sampling.get("after") or {}), **row}
-    return {_ARGUMENTS[key]: value for key, value in given.items() if key in _ARGUMENTS and value is not None}
+    """The pipeline's own options of a sample's row; the recipe's words for them where the row has none."""
+    said = {name: value for name, value in row.items() if name not in _NOT_OPTIONS}
+    if not said:
+        after = (summary.get("sampling") or {}).get("after") or {}
+        said = {_PIPELINE_NAMES.get(name, name): after[name] for name in after if name not in _NOT_OPTIONS}
+    return {name: value for name, value in said.items() if name.isidentifier() and value is not None}
 
 
 def _literal(value: Any) -> str:

@@ -53,11 +53,15 @@ def verdict(summary: Mapping[str, Any]) -> str:
             if known
             else "without an interval, so it may be chance"
         )
+        prompts = f" samples of {number(heldout['prompts'])} prompts" if heldout.get("prompts") else ""
+        size = f"{number(heldout.get('n'))}{prompts}" if prompts else f"n = {number(heldout.get('n'))}"
         text = (
             f"{result.capitalize()}: on prompts that training never saw, the held-out reward {heldout.get('name')} "
             f"went from {number(heldout.get('before'))} to {number(heldout.get('after'))}, "
-            f"{signed(heldout.get('gain'))} ({sure}, n = {number(heldout.get('n'))})."
+            f"{signed(heldout.get('gain'))} ({sure}, {size})."
         )
+        if heldout.get("excluded"):
+            text += f" {number(heldout['excluded'])} samples have no score on one side or the other and are left out."
     if not train:
         return text
     text += (

@@ -1,8 +1,9 @@
 """How fast ``mmalign score`` is beside the barest loop around the same open_clip model.
 
-Both sides read the same picture files in the same number of threads, forward the same batches and embed each prompt once. The
-bare side uses open_clip's own transform and keeps nothing but the numbers; ours is the engine behind ``mmalign score``, with rows
-and statuses. They run in turns in one process, and the ratio is between the medians of their rates.
+Both sides read the same picture files in the same number of threads, forward the same batches and embed each
+prompt once. The bare side uses open_clip's own transform and keeps nothing but the numbers; ours is the engine
+behind ``mmalign score``, with rows and statuses. They run in turns in one process, and the ratio is between the
+medians of their rates.
 
     uv run python benchmarks/score_throughput.py        # bar: ratio >= 0.9
 """

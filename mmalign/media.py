@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 import torch
-from PIL import ImageOps
+from PIL import ExifTags, ImageOps
 from torch import Tensor
 
 from mmalign.errors import DataError, ShapeError
@@ -46,13 +46,14 @@ class Image:
     @classmethod
     def from_pil(cls, picture: PIL.Image.Image) -> "Image":
         """Any PIL picture as RGB, turned upright if its EXIF says so; transparent parts are laid on white."""
-        picture = ImageOps.exif_transpose(picture)
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            picture = ImageOps.exif_transpose(picture)
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             picture = picture.convert("RGBA")
             white = PIL.Image.new("RGBA", picture.size, "white")
             picture = PIL.Image.alpha_composite(white, picture)
-        array = np.array(picture.convert("RGB"))
-        return cls(torch.from_numpy(array).permute(2, 0, 1).float() / 255)
+        array = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        return cls(torch.from_numpy(array).permute(2, 0, 1).float().div_(255))
 
     @classmethod
     def load(cls, path: Path | str) -> "Image":

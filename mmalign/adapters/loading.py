@@ -59,7 +59,9 @@ def load_adapter(name: str, *, modality: str = "image", device: str | None = Non
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=Path(folder).is_dir())
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, local_files_only=Path(folder).is_dir()
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"model '{name}': not a diffusers pipeline that can be loaded here ({str(error).splitlines()[0]}). "

@@ -68,7 +68,9 @@ def _resume(arguments: list[str]) -> int:
     first, *rest = arguments
     folder = first.partition("=")[2] or (rest.pop(0) if rest else "")
     if not folder or rest:
-        raise ConfigError("expected: mmalign align --resume RUN, and nothing else; a run keeps its own recipe")
+        raise ConfigError(
+            "expected: mmalign align --resume RUN, and nothing else; a run keeps its own recipe"
+        )
     path = Path(folder)
     if not (path / "recipe.yaml").is_file():
         raise ConfigError(f"{folder}: no recipe.yaml here, so no run to go on with")
@@ -97,5 +99,3 @@ def _quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("torch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch|peft|open_clip)\.")
-
-

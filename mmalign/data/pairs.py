@@ -63,7 +63,12 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         return Path(os.path.relpath(medium, path.parent)).as_posix()
 
     rows = [
-        {"prompt": p.prompt, "chosen": relative(p.chosen), "rejected": relative(p.rejected), "margin": p.margin}
+        {
+            "prompt": p.prompt,
+            "chosen": relative(p.chosen),
+            "rejected": relative(p.rejected),
+            "margin": p.margin,
+        }
         for p in pairs
     ]
     with whole_file(path) as unfinished:

@@ -8,7 +8,7 @@ import yaml
 
 from mmalign.evaluation.run_folder import Run, read_run
 from mmalign.evaluation.usage import loading_code
-from mmalign.evaluation.verdict import interval, number, signed, verdict
+from mmalign.evaluation.verdict import held_out, interval, number, signed, verdict
 from mmalign.files import whole_file
 
 _TASKS = {
@@ -94,7 +94,10 @@ def _rewards(summary: Mapping[str, Any]) -> str:
         "| reward | used for | before | after | 95% interval of the gain | n |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for key, role in (("heldout_reward", "evaluation only"), ("train_reward", "training")):
+    for key, role in (
+        ("heldout_reward", "evaluation only" if held_out(summary) else "training too"),
+        ("train_reward", "training"),
+    ):
         entry = summary.get(key)
         if entry:
             low, high = interval(entry)

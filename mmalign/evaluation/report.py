@@ -9,7 +9,7 @@ from mmalign.evaluation.page import Html, beside, code, details, escaped, page, 
 from mmalign.evaluation.pairs import pictures
 from mmalign.evaluation.run_folder import Run, finite, read_run
 from mmalign.evaluation.usage import loading_code
-from mmalign.evaluation.verdict import MISSING, duration, interval, number, outcome, signed, verdict
+from mmalign.evaluation.verdict import MISSING, duration, held_out, interval, number, outcome, signed, verdict
 from mmalign.files import whole_file
 
 GUARD_LIMIT = 0.2
@@ -112,7 +112,8 @@ def change(before: object, after: object, *, higher_is_better: bool = True) -> H
 def rewards(summary: Mapping[str, Any]) -> Html:
     """The training and the held-out reward, before and after."""
     rows = []
-    for key, role in (("heldout_reward", "held out: training never used it"), ("train_reward", "trained on")):
+    role_of_heldout = "held out: training never used it" if held_out(summary) else "trained on too"
+    for key, role in (("heldout_reward", role_of_heldout), ("train_reward", "trained on")):
         entry = summary.get(key)
         if not entry:
             continue
@@ -167,7 +168,7 @@ def guards(summary: Mapping[str, Any]) -> Html:
     if not rows:
         return Html()
     text = paragraph(
-        "A generator that fools its reward usually gets blurred, glaring or all alike. None of these is a goal; "
+        "A generator that fools its reward usually gets blurred, glaring or all alike. They are no goals: "
         f"one that moves by more than {100 * GUARD_LIMIT:.0f}% asks for a look at the pictures.",
         "soft",
     )
@@ -196,13 +197,12 @@ def _curve_list(metrics: Sequence[Mapping[str, Any]], names: Sequence[str]) -> H
 
 
 def usage(run: Run) -> list[Html]:
-    """How to load the weights elsewhere."""
-    text = loading_code(run)
+    """How to load the weights elsewhere; paths as seen from the folder above runs/."""
+    above = run.folder.resolve().parent.name
+    text = loading_code(run, folder=f"{above}/{run.folder.resolve().name}/")
     if text is None:
         return [paragraph("This folder has no weights (lora/ or student/).", "soft")] if run.summary else []
-    where = "Plain Python in this run folder; mmalign is not needed."
-    if str(run.summary.get("model")).startswith("embedded/"):
-        where += " The folder assets/ with the embedded models is part of an mmalign checkout."
+    where = f"Plain Python, run in the folder that holds {above}/; mmalign itself is not needed."
     return [paragraph(where, "soft"), code(text)]
 
 
@@ -239,4 +239,4 @@ def versions(summary: Mapping[str, Any]) -> Html:
 def _plain(value: object) -> str:
     if value is None:
         return MISSING
-    return number(value) if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,10 +11,13 @@ _PIPELINE_NAMES = {"steps": "num_inference_steps", "guidance": "guidance_scale",
 _NOT_OPTIONS = ("file_name", "prompt", "seed", "sampler")
 
 
-def loading_code(run: Run) -> str | None:
-    """Python that loads the run's weights and draws its first sample again; None where the run has no weights."""
-    model = model_argument(run.summary)
-    if run.weights is None or model is None:
+def loading_code(run: Run, *, folder: str = "") -> str | None:
+    """Python that loads the run's weights and draws its first sample again; None where the run has no weights.
+
+    ``folder`` is put before ``lora`` and ``student``: "runs/x/", or nothing for code that runs inside the run folder.
+    """
+    model = run.summary.get("model")
+    if run.weights is None or not isinstance(model, str):
         return None
     if run.weights == "peft":
         return "\n".join(
@@ -22,16 +25,16 @@ def loading_code(run: Run) -> str | None:
                 "from peft import PeftModel",
                 "from transformers import AutoModelForCausalLM",
                 "",
-                f"model = AutoModelForCausalLM.from_pretrained({model})",
-                'model = PeftModel.from_pretrained(model, "lora")  # the folder lora/ of this run',
+                f"model = AutoModelForCausalLM.from_pretrained({_model(model)}",
+                f"model = PeftModel.from_pretrained(model, {_literal(folder + 'lora')})",
             ]
         )
     if run.weights == "student":
-        load = ['pipeline = DiffusionPipeline.from_pretrained("student")  # the folder student/ of this run']
+        load = [f"pipeline = DiffusionPipeline.from_pretrained({_literal(folder + 'student')})"]
     else:
         load = [
-            f"pipeline = DiffusionPipeline.from_pretrained({model})",
-            'pipeline.load_lora_weights("lora")  # the folder lora/ of this run',
+            f"pipeline = DiffusionPipeline.from_pretrained({_model(model)}",
+            f"pipeline.load_lora_weights({_literal(folder + 'lora')})",
         ]
     row = run.after[0] if run.after else {}
     images = run.summary.get("modality", "image") == "image"
@@ -51,14 +54,11 @@ def loading_code(run: Run) -> str | None:
     )
 
 
-def model_argument(summary: Mapping[str, Any]) -> str | None:
-    """The base model as ``from_pretrained`` takes it, with a word on where an embedded one lies."""
-    model = summary.get("model")
-    if not isinstance(model, str):
-        return None
-    if model.startswith("embedded/"):
-        return _literal(model.replace("embedded", "assets", 1))
-    return _literal(model)
+def _model(model: str) -> str:
+    """The base model and the closing bracket, with a word on where an embedded one lies."""
+    if not model.startswith("embedded/"):
+        return f"{_literal(model)})"
+    return f"{_literal(model.replace('embedded', 'assets', 1))})  # {model}, a folder of mmalign's repository"
 
 
 def _options(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

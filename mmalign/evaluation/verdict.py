@@ -35,45 +35,58 @@ def interval(heldout: Mapping[str, Any] | None) -> tuple[float | None, float | N
     return finite(ends[0]), finite(ends[1])
 
 
+def held_out(summary: Mapping[str, Any]) -> bool:
+    """Whether the held-out reward is none of those that training used.
+
+    >>> held_out({"heldout_reward": {"name": "truth"}, "train_reward": {"name": "clip:0.5 + truth:0.5"}})
+    False
+    """
+    trained_on = str((summary.get("train_reward") or {}).get("name")).split(" + ")
+    return (summary.get("heldout_reward") or {}).get("name") not in [
+        name.split(":")[0] for name in trained_on
+    ]
+
+
 def verdict(summary: Mapping[str, Any]) -> str:
-    """The result of a run in one to three sentences, with the interval.
+    """The result of a run in a few sentences, with the interval.
 
     >>> verdict({})
     'Not measured: this run has no held-out reward, so it cannot say whether the generator got better.'
     """
     heldout, train = summary.get("heldout_reward"), summary.get("train_reward")
-    result = outcome(heldout)
-    if not heldout:
-        text = "Not measured: this run has no held-out reward, so it cannot say whether the generator got better."
-    else:
-        low, high = interval(heldout)
-        known = low is not None and high is not None
-        sure = (
-            f"95% interval {signed(low)} to {signed(high)}"
-            if known
-            else "without an interval, so it may be chance"
-        )
-        prompts = f" samples of {number(heldout['prompts'])} prompts" if heldout.get("prompts") else ""
-        size = f"{number(heldout.get('n'))}{prompts}" if prompts else f"n = {number(heldout.get('n'))}"
+    if heldout:
+        result = outcome(heldout)
+        use = "which training never used" if held_out(summary) else "which training used too"
         text = (
-            f"{result.capitalize()}: on prompts that training never saw, the held-out reward {heldout.get('name')} "
-            f"went from {number(heldout.get('before'))} to {number(heldout.get('after'))}, "
-            f"{signed(heldout.get('gain'))} ({sure}, {size})."
+            f"{result.capitalize()}: the held-out reward {heldout.get('name')}, {use}, went from "
+            f"{number(heldout.get('before'))} to {number(heldout.get('after'))}, {signed(heldout.get('gain'))} "
+            f"({_sure(heldout)})."
         )
         if heldout.get("excluded"):
-            text += f" {number(heldout['excluded'])} samples have no score on one side or the other and are left out."
-    if not train:
-        return text
-    text += (
-        f" The training reward {train.get('name')} went from {number(train.get('before'))} "
-        f"to {number(train.get('after'))}."
-    )
-    if heldout and result != "better" and _rose(train):
+            text += f" Left out: {number(heldout['excluded'])} samples without a score before or after."
+    else:
+        result = "not measured"
+        text = "Not measured: this run has no held-out reward, so it cannot say whether the generator got better."
+    if train:
         text += (
-            " The training reward got better and the held-out one did not: the generator may have learnt to please"
-            " its scorer. Look at the pictures and the guards."
+            f" The training reward {train.get('name')} went from {number(train.get('before'))} "
+            f"to {number(train.get('after'))}."
         )
+        if heldout and result != "better" and _rose(train):
+            text += (
+                " The training reward got better and the held-out one did not: the generator may have learnt to"
+                " please its scorer. Look at the pictures and the guards."
+            )
     return text
+
+
+def _sure(heldout: Mapping[str, Any]) -> str:
+    """Interval and size, in words."""
+    low, high = interval(heldout)
+    ends = "no interval" if low is None or high is None else f"95% interval {signed(low)} to {signed(high)}"
+    if not heldout.get("prompts"):
+        return f"{ends}, n = {number(heldout.get('n'))}"
+    return f"{ends}, {number(heldout.get('n'))} samples of {number(heldout['prompts'])} prompts"
 
 
 def _rose(train: Mapping[str, Any]) -> bool:
@@ -107,11 +120,11 @@ def number(value: object) -> str:
 def signed(value: object) -> str:
     """A change, always with its sign.
 
-    >>> signed(0.0714), signed(-0.5), signed(0.0)
-    ('+0.071', '−0.500', '0.000')
+    >>> signed(0.0714), signed(-0.5), signed(0.0), signed(12)
+    ('+0.071', '−0.500', '0.000', '+12')
     """
     given = finite(value)
-    return ("+" if given is not None and given > 0 else "") + number(given)
+    return ("+" if given is not None and given > 0 else "") + number(value)
 
 
 def duration(seconds: object) -> str:

@@ -112,7 +112,9 @@ def listen(pipeline: Any, denoiser: nn.Module, *, stop_at_call: int | None = Non
             sample_before, output_before = sample.detach().clone(), model_output.detach().clone()
             result = super().step(model_output, timestep, sample, *args, **kwargs)
             after_step = prediction_of(result if isinstance(result, tuple) else result.prev_sample)
-            recording.steps.append(Step(output_before, float(timestep), sample_before, after_step.detach().clone()))
+            recording.steps.append(
+                Step(output_before, float(timestep), sample_before, after_step.detach().clone())
+            )
             return result
 
     Recorder.__name__, Recorder.__qualname__ = original.__name__, original.__qualname__

@@ -1,4 +1,4 @@
-"""What a denoiser is given beside latents and time, for a batch of samples, and which axis of each tensor is the batch."""
+"""What a denoiser is given beside latents and time, for B samples, and which axis of each tensor is the batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +63,9 @@ def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
                 return torch.cat([f[path] for f in found], axis)
             except RuntimeError:
                 shapes = [list(f[path].shape) for f in found]
-                raise ShapeError(f"{path}: parts of different shapes {shapes}; condition them in one call") from None
+                raise ShapeError(
+                    f"{path}: parts of different shapes {shapes}; condition them in one call"
+                ) from None
 
         joined: Arguments = map_tensors(branches[0], cat)
         return joined
@@ -93,6 +95,8 @@ def batch_axes(once: Arguments, twice: Arguments) -> dict[Path, int | None]:
         grown = [i for i, (a, b) in enumerate(zip(tensor.shape, other.shape, strict=True)) if a != b]
         if len(grown) > 1 or any(other.shape[i] != 2 * tensor.shape[i] for i in grown):
             shapes = list(tensor.shape), list(other.shape)
-            raise UnsupportedPipelineError(f"the denoiser's argument {path} has no batch axis: {shapes[0]}, {shapes[1]}")
+            raise UnsupportedPipelineError(
+                f"the denoiser's argument {path} has no batch axis: {shapes[0]}, {shapes[1]}"
+            )
         axes[path] = grown[0] if grown else None
     return axes

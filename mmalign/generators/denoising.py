@@ -77,7 +77,9 @@ class DenoisingGenerator:
     # --- conditioning and prediction ----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def condition(self, prompts: Sequence[str], *, guidance: float | None = None, **options: Any) -> Conditioning:
+    def condition(
+        self, prompts: Sequence[str], *, guidance: float | None = None, **options: Any
+    ) -> Conditioning:
         """Encode prompts exactly as the pipeline does, by leaving it where it first calls its denoiser.
 
         Args:
@@ -112,7 +114,9 @@ class DenoisingGenerator:
             ConfigError: guidance is asked of a conditioning without both branches.
         """
         if not len(noisy) == len(row) == conditioning.size:
-            raise ShapeError(f"predict: {len(noisy)} latents, {len(row)} rows, conditioning of {conditioning.size}")
+            raise ShapeError(
+                f"predict: {len(noisy)} latents, {len(row)} rows, conditioning of {conditioning.size}"
+            )
         row = row.cpu()
         time = self.timesteps.model_time[row].to(noisy.device)
         output = self._forward(noisy, time, conditioning.conditional)
@@ -157,7 +161,9 @@ class DenoisingGenerator:
         output: Tensor = self.pipeline(**{"output_type": "pt", **arguments}, return_dict=False)[0]
         return output
 
-    def pipeline_options(self, *, guidance: float | None = None, steps: int | None = None, **options: Any) -> dict[str, Any]:
+    def pipeline_options(
+        self, *, guidance: float | None = None, steps: int | None = None, **options: Any
+    ) -> dict[str, Any]:
         """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off."""
         own: dict[str, Any] = dict(options)
         if self.guidance_name is not None:
@@ -185,7 +191,9 @@ class DenoisingGenerator:
         known = _options(self.pipeline)
         for name in arguments:
             if name not in known:
-                raise ConfigError(f"{type(self.pipeline).__name__} has no option '{name}'; it takes {', '.join(known)}")
+                raise ConfigError(
+                    f"{type(self.pipeline).__name__} has no option '{name}'; it takes {', '.join(known)}"
+                )
         return arguments
 
     @property
@@ -205,13 +213,19 @@ class DenoisingGenerator:
         self.denoiser_passes += len(first)
 
     def _without_inputs(self, arguments: Arguments) -> Arguments:
-        return {name: value for name, value in arguments.items() if name not in (self.latents_name, self.time_name)}
+        return {
+            name: value
+            for name, value in arguments.items()
+            if name not in (self.latents_name, self.time_name)
+        }
 
     def _probe(self, options: dict[str, Any]) -> None:
         """Run the pipeline plainly, with guidance, and with one prompt twice; keep what explains all of it."""
         self.guidance_name = "guidance_scale" if "guidance_scale" in _options(self.pipeline) else None
 
-        def probe(*prompts: str, guidance: float | None = None, output: str = "latent") -> tuple[Recording, Tensor]:
+        def probe(
+            *prompts: str, guidance: float | None = None, output: str = "latent"
+        ) -> tuple[Recording, Tensor]:
             arguments = self._arguments(
                 prompts, seeds=range(len(prompts)), guidance=guidance, steps=PROBE_STEPS, **options
             )
@@ -232,11 +246,13 @@ class DenoisingGenerator:
         worst = 0.0
         for call, step in zip(plain.calls, plain.steps, strict=True):
             assert call.output is not None
-            error = (without_variance(call.output, step.sample) - step.model_output).abs().max()
-            worst = max(worst, float(error / step.model_output.abs().max()))
+            off = (without_variance(call.output, step.sample) - step.model_output).abs().max()
+            worst = max(worst, float(off / step.model_output.abs().max()))
         self._check("prediction is the scheduler's input", worst)
         self.timesteps = read_timesteps(self.pipeline.scheduler, plain)
-        self._check("timestep rows explain the steps", row_error(self.pipeline.scheduler, self.timesteps, plain))
+        self._check(
+            "timestep rows explain the steps", row_error(self.pipeline.scheduler, self.timesteps, plain)
+        )
         self.guidance = Guidance("none")
         if self.guidance_name is not None:
             guided = [(scale, probe(*PROBE_PROMPTS, guidance=scale)[0]) for scale in (2.0, 5.0)]
@@ -271,7 +287,11 @@ def _component(pipeline: Any) -> str:
     found = [name for name in pipeline.components if name.split("_")[0] in DENOISERS]
     found = [name for name in found if isinstance(getattr(pipeline, name), nn.Module)]
     if len(found) != 1:
-        what = f"several denoisers ({', '.join(found)})" if found else f"no denoiser among {sorted(pipeline.components)}"
+        what = (
+            f"several denoisers ({', '.join(found)})"
+            if found
+            else f"no denoiser among {sorted(pipeline.components)}"
+        )
         raise UnsupportedPipelineError(f"{type(pipeline).__name__} has {what}; exactly one can be aligned")
     if getattr(pipeline, "scheduler", None) is None:
         raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no scheduler to listen to")

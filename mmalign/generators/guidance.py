@@ -57,7 +57,9 @@ class Guidance:
         def half(which: int) -> Arguments:
             def take(path: Path, tensor: Tensor) -> Tensor:
                 axis = axes.get(path)
-                return tensor if axis is None or tensor.shape[axis] < 2 * batch else tensor.chunk(2, axis)[which]
+                return (
+                    tensor if axis is None or tensor.shape[axis] < 2 * batch else tensor.chunk(2, axis)[which]
+                )
 
             taken: Arguments = map_tensors(arguments, take)
             return taken
@@ -76,7 +78,11 @@ def without_variance(output: Tensor, latents: Tensor) -> Tensor:
 
 
 def fit_guidance(
-    plain: Recording, guided: list[tuple[float, Recording]], axes: dict[Path, int | None], *, latents_name: str
+    plain: Recording,
+    guided: list[tuple[float, Recording]],
+    axes: dict[Path, int | None],
+    *,
+    latents_name: str,
 ) -> tuple[Guidance, float]:
     """Find the layout, the conditional branch and the weights of a pipeline.
 
@@ -96,13 +102,17 @@ def fit_guidance(
     if recording.calls_per_step > 2:
         raise UnsupportedPipelineError(f"guidance with {recording.calls_per_step} denoiser calls a step")
     rule = Guidance("two_calls" if recording.calls_per_step == 2 else "doubled")
-    wanted = {path: tensor for path, tensor in tensors(plain.calls[0].arguments).items() if path != (latents_name,)}
+    wanted = {
+        path: tensor for path, tensor in tensors(plain.calls[0].arguments).items() if path != (latents_name,)
+    }
 
     def distance(index: int) -> float:
         calls = [call.arguments for call in recording.calls[: recording.calls_per_step]]
         found = tensors(replace(rule, conditional_index=index).branches(calls, axes, batch=batch)[0])
         return sum(
-            float((found[path].float() - tensor.float()).abs().sum()) if found[path].shape == tensor.shape else 1e9
+            float((found[path].float() - tensor.float()).abs().sum())
+            if found[path].shape == tensor.shape
+            else 1e9
             for path, tensor in wanted.items()
         )
 
@@ -111,7 +121,8 @@ def fit_guidance(
         (scale, *_fit_weights(rule, recorded)) for scale, recorded in guided
     )
     lines = [
-        (a - (b - a) / (high - low) * low, (b - a) / (high - low)) for a, b in zip(at_low, at_high, strict=True)
+        (a - (b - a) / (high - low) * low, (b - a) / (high - low))
+        for a, b in zip(at_low, at_high, strict=True)
     ]
     return replace(rule, conditional_line=lines[0], unconditional_line=lines[1]), max(error_low, error_high)
 

@@ -73,7 +73,7 @@ def build_codec(pipeline: Any, latents: Tensor) -> Codec:
     Raises:
         UnsupportedPipelineError: no normalisation is known for the VAE's class.
     """
-    vae = getattr(pipeline, "vae", None)
+    vae: Any = getattr(pipeline, "vae", None)
     if type(vae).__name__ not in NORMALISATIONS or "sample" not in inspect.signature(vae.forward).parameters:
         raise UnsupportedPipelineError(
             f"no codec for a VAE of class {type(vae).__name__}; known: {', '.join(sorted(NORMALISATIONS))}. "

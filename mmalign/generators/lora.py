@@ -40,15 +40,20 @@ def attach(denoiser: nn.Module, *, rank: int, alpha: float | None = None, seed: 
     if rank < 1:
         raise ConfigError(f"lora_rank = {rank}: expected at least 1")
     if tuner_layers(denoiser):
-        raise ConfigError("the denoiser has a LoRA already; fuse it first (pipeline.fuse_lora(); unload_lora_weights())")
+        raise ConfigError(
+            "the denoiser has a LoRA already; fuse it first (pipeline.fuse_lora(); unload_lora_weights())"
+        )
     denoiser.requires_grad_(False)
     config = LoraConfig(
-        r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=lora_targets(denoiser), init_lora_weights=True
+        r=rank,
+        lora_alpha=rank if alpha is None else alpha,
+        target_modules=lora_targets(denoiser),
+        init_lora_weights=True,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if hasattr(denoiser, "add_adapter"):
-            denoiser.add_adapter(config)
+            denoiser.add_adapter(config)  # type: ignore[operator]
         else:
             inject_adapter_in_model(config, denoiser)
     for parameter in trainable(denoiser):

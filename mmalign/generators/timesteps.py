@@ -48,7 +48,7 @@ def read_timesteps(scheduler: Any, recording: Recording | None = None) -> Timest
             are no straight line of the scheduler's.
     """
     config = scheduler.config
-    kind = config.get("prediction_type") or "flow_prediction"
+    kind: Any = config.get("prediction_type") or "flow_prediction"
     # A fresh copy: ``set_timesteps`` of earlier runs has overwritten the training grid.
     fresh = type(scheduler).from_config(config)
     if kind == "flow_prediction" and not hasattr(fresh, "alphas_cumprod"):
@@ -157,6 +157,8 @@ def _row(table: TimestepTable, scheduler_time: float) -> tuple[float, float]:
         return float(table.sigma[i] / table.alpha[i])
 
     # Schedulers with fractional times interpolate sigma / alpha between the two rows.
-    noise_ratio = ratio(index) if share == 0 else (1 - share) * ratio(index) + share * ratio(max(0, index - 1))
+    noise_ratio = (
+        ratio(index) if share == 0 else (1 - share) * ratio(index) + share * ratio(max(0, index - 1))
+    )
     alpha = (1 + noise_ratio**2) ** -0.5
     return alpha, alpha * noise_ratio

@@ -1,4 +1,4 @@
-"""A whole alignment run: judge the base, make pairs, train, judge again, write it all down; each stage can be resumed."""
+"""A whole alignment run: judge the base, make pairs, train, judge again, write it down; every stage resumes."""
 
 import importlib
 import resource as process
@@ -100,9 +100,20 @@ class Judge:
     """Draws and scores held-out samples, the same prompts and seeds on both sides."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, adapter: ImageAdapter, mixture: Mixture | None, heldout: Reward | None
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        adapter: ImageAdapter,
+        mixture: Mixture | None,
+        heldout: Reward | None,
     ) -> None:
-        self.recipe, self.run, self.adapter, self.mixture, self.heldout = recipe, run, adapter, mixture, heldout
+        self.recipe, self.run, self.adapter, self.mixture, self.heldout = (
+            recipe,
+            run,
+            adapter,
+            mixture,
+            heldout,
+        )
         source = recipe.heldout_prompts or recipe.prompts
         prompts = read_prompts(source) if source else sorted({p.prompt for p in read_pairs(_given(recipe))})
         repeats = SAMPLES_PER_HELDOUT_PROMPT
@@ -129,11 +140,18 @@ class Judge:
         if score is not None and self.heldout is not None:
             values = [None if v != v else v for v in score.value.tolist()]
             with whole_file(folder / "scores.jsonl") as unfinished:
-                unfinished.write_text(format_rows(scored_rows(samples, self.heldout.card.name, values), "jsonl"))
+                unfinished.write_text(
+                    format_rows(scored_rows(samples, self.heldout.card.name, values), "jsonl")
+                )
         pictures = torch.stack([_picture(sample).pixels for sample in samples])
         spread = range(0, len(samples), max(1, len(samples) // GRID))
         shown = [samples[i] for i in spread][:GRID]
-        save_grid([_picture(s) for s in shown], [s.prompt for s in shown], self.run.samples / f"{side}.png", columns=6)
+        save_grid(
+            [_picture(s) for s in shown],
+            [s.prompt for s in shown],
+            self.run.samples / f"{side}.png",
+            columns=6,
+        )
         return Side(
             samples,
             None if score is None else score.value,
@@ -152,7 +170,9 @@ class Judge:
             batch_size=self.recipe.sampling.batch_size,
             **self.recipe.sampling.options(),
         )
-        samples = [Sample(prompt, picture) for prompt, picture in zip(self.prompts[rows], pictures, strict=True)]
+        samples = [
+            Sample(prompt, picture) for prompt, picture in zip(self.prompts[rows], pictures, strict=True)
+        ]
         return {"heldout_reward": float(self.heldout.score(samples).value.nanmean())}
 
 
@@ -171,7 +191,8 @@ def _pairs(recipe: Recipe, run: RunFolder, adapter: ImageAdapter, mixture: Mixtu
     if recipe.preferences is not None:
         return read_pairs(recipe.preferences)
     if not run.pairs.exists():
-        assert mixture is not None and recipe.prompts is not None
+        assert mixture is not None
+        assert recipe.prompts is not None
         write_pairs(run.pairs, own_pairs(recipe, run, adapter, mixture))
     return read_pairs(run.pairs)
 
@@ -206,7 +227,9 @@ def own_pairs(recipe: Recipe, run: RunFolder, adapter: ImageAdapter, mixture: Mi
         + (f"; {missing} samples have no score and take no part" if missing else "")
     )
     if not found:
-        raise ConfigError(f"reward {mixture.name} gave no two different scores in any group; there is nothing to learn")
+        raise ConfigError(
+            f"reward {mixture.name} gave no two different scores in any group; there is nothing to learn"
+        )
     return [
         Pair(
             prompts[p],
@@ -240,7 +263,9 @@ def encode_pairs(adapter: ImageAdapter, pairs: Sequence[Pair], *, batch_size: in
     )
 
 
-def summarise(recipe: Recipe, run: RunFolder, adapter: ImageAdapter, before: Side, after: Side) -> dict[str, Any]:
+def summarise(
+    recipe: Recipe, run: RunFolder, adapter: ImageAdapter, before: Side, after: Side
+) -> dict[str, Any]:
     """What ``summary.json`` holds."""
     heldout = None
     if before.heldout is not None and after.heldout is not None:
@@ -256,12 +281,17 @@ def summarise(recipe: Recipe, run: RunFolder, adapter: ImageAdapter, before: Sid
             "prompts": gain.prompts,
             "excluded": gain.excluded,
             "aspects": {
-                name: {"before": before.aspects[name], "after": after.aspects[name]} for name in before.aspects
+                name: {"before": before.aspects[name], "after": after.aspects[name]}
+                for name in before.aspects
             },
         }
     train_reward = None
     if before.train_reward is not None and after.train_reward is not None:
-        train_reward = {"name": " + ".join(recipe.reward), "before": before.train_reward, "after": after.train_reward}
+        train_reward = {
+            "name": " + ".join(recipe.reward),
+            "before": before.train_reward,
+            "after": after.train_reward,
+        }
     sampler = {
         "sampler": type(adapter.generator.pipeline.scheduler).__name__,
         "steps": recipe.sampling.steps,

@@ -22,7 +22,10 @@ def save_checkpoint(
     target = folder / f"step-{step:06d}"
     unfinished = folder / f".{target.name}.{os.getpid()}"
     unfinished.mkdir(parents=True)
-    save_file({name: p.detach().cpu().contiguous() for name, p in parameters.items()}, unfinished / "policy.safetensors")
+    save_file(
+        {name: p.detach().cpu().contiguous() for name, p in parameters.items()},
+        unfinished / "policy.safetensors",
+    )
     moments = {
         f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in parameters.items()
@@ -54,7 +57,7 @@ def load_checkpoint(
     if weights.keys() != parameters.keys():
         raise ConfigError(f"{found[-1]}: holds another policy (other model or lora_rank); start a new run")
     moments = load_file(found[-1] / "optimizer.safetensors")
-    state: dict[nn.Parameter, dict[str, Tensor]] = {}
+    state: dict[Tensor, dict[str, Tensor]] = {}
     for key, value in moments.items():
         name, _, part = key.rpartition("/")
         parameter = parameters[name]

@@ -30,7 +30,12 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
         drawn = count * source.group_size if source else 0
         pairs = count * source.pairs_per_prompt if source else 0
     glances = recipe.train.steps // recipe.evaluation.every if recipe.evaluation.every else 0
-    weights = sum(_bytes(p) for m in generator.pipeline.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters())
+    weights = sum(
+        _bytes(p)
+        for m in generator.pipeline.components.values()
+        if isinstance(m, torch.nn.Module)
+        for p in m.parameters()
+    )
     lora = sum(_bytes(p) for p in generator.policy.parameters() if p.requires_grad)
     activations = 2 * recipe.train.micro_batch_size * _kept_for_backward(generator)
     return {

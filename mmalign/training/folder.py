@@ -19,7 +19,11 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self.recipe, self.metrics, self.summary = path / "recipe.yaml", path / "metrics.jsonl", path / "summary.json"
+        self.recipe, self.metrics, self.summary = (
+            path / "recipe.yaml",
+            path / "metrics.jsonl",
+            path / "summary.json",
+        )
         self.pairs, self.lora, self.checkpoints = path / "pairs.parquet", path / "lora", path / "checkpoints"
         self.samples, self.state_file = path / "samples", path / "state.json"
         self._started = time.monotonic()
@@ -59,7 +63,11 @@ def new_run_folder(out: Path | None, name: str) -> Path:
     """
     if out is None:
         stem = name.replace("/", "-")
-        taken = (int(p.name.removeprefix(f"{stem}-")) for p in Path("runs").glob(f"{stem}-*") if p.name[len(stem) + 1 :].isdigit())
+        taken = (
+            int(p.name.removeprefix(f"{stem}-"))
+            for p in Path("runs").glob(f"{stem}-*")
+            if p.name[len(stem) + 1 :].isdigit()
+        )
         return Path("runs") / f"{stem}-{max(taken, default=0) + 1}"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists already; continue it with --resume {out}, or give another --out")
@@ -69,4 +77,6 @@ def new_run_folder(out: Path | None, name: str) -> Path:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a whole JSON file or nothing."""
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        unfinished.write_text(
+            json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )

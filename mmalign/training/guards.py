@@ -31,7 +31,12 @@ def clip_gradients(parameters: dict[str, nn.Parameter], max_norm: float, *, step
     norm = float(nn.utils.clip_grad_norm_(parameters.values(), max_norm))
     if not math.isfinite(norm):
         bad = next(
-            (n for n, p in parameters.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())), "none"
+            (
+                n
+                for n, p in parameters.items()
+                if p.grad is not None and not bool(torch.isfinite(p.grad).all())
+            ),
+            "none",
         )
         raise NonFiniteError(
             f"step {step}: the gradient is not finite, first in {bad}; nothing was applied. Lower "

@@ -40,7 +40,8 @@ def train(
         generator: its policy's trainable parameters are moved.
         config: steps, batch and optimiser.
         run: takes metrics.jsonl, checkpoints and tensorboard events.
-        glance: held-out numbers for the metrics, asked every ``glance_every`` steps.
+        glance: held-out numbers for the metrics.
+        glance_every: steps between glances; 0 is never.
 
     Raises:
         NonFiniteError: a loss or gradient is not finite; nothing was applied.
@@ -80,7 +81,11 @@ def train(
             for name, value in values.items():
                 board.add_scalar(name, value, step)
             bar.advance()
-            bar.note(" ".join(f"{n} {values[n]:.3f}" for n in ("loss", "accuracy", "heldout_reward") if n in values))
+            bar.note(
+                " ".join(
+                    f"{n} {values[n]:.3f}" for n in ("loss", "accuracy", "heldout_reward") if n in values
+                )
+            )
             if step % config.checkpoint_every == 0 or step == config.steps:
                 save_checkpoint(run.checkpoints, step, parameters, optimizer)
                 run.keep(generator.denoiser_passes)

@@ -74,7 +74,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
-            raise ConfigError(f"sampling: steps = {self.steps}, batch_size = {self.batch_size}; expected at least 1")
+            raise ConfigError(
+                f"sampling: steps = {self.steps}, batch_size = {self.batch_size}; expected at least 1"
+            )
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``adapter.generate``."""
@@ -125,11 +127,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.preferences is None and not (self.reward and self.prompts):
-            raise ConfigError("nothing to learn from: give --preferences FILE, or --reward NAME with --prompts FILE")
+            raise ConfigError(
+                "nothing to learn from: give --preferences FILE, or --reward NAME with --prompts FILE"
+            )
         if (self.heldout_reward is None) != (self.heldout_prompts is None):
             raise ConfigError("heldout_reward and heldout_prompts belong together; give both, or neither")
         if self.heldout_reward in [name.partition(":")[0] for name in self.reward]:
-            raise ConfigError(f"heldout_reward '{self.heldout_reward}' is also trained on; it would prove nothing")
+            raise ConfigError(
+                f"heldout_reward '{self.heldout_reward}' is also trained on; it would prove nothing"
+            )
 
     @property
     def modality(self) -> str:
@@ -185,9 +191,7 @@ def _convert(hint: Any, value: Any, *, file: Path, place: str) -> Any:
             return float(value)  # YAML reads 1e-4 as a text
         except ValueError:
             pass
-    elif origin is Literal and value in arguments:
-        return value
-    elif isinstance(hint, type) and type(value) is hint:
+    elif (origin is Literal and value in arguments) or (isinstance(hint, type) and type(value) is hint):
         return value
     wanted = " | ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
     raise DataError(f"{place}: expected {wanted}, got {value!r}", file=file)
@@ -237,7 +241,8 @@ def load_recipe(name: str) -> Recipe:
             raise DataError("no such recipe file", file=path)
     if path.suffix == ".py":
         spec = importlib.util.spec_from_file_location("mmalign_recipe", path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         recipe = getattr(module, "recipe", None)

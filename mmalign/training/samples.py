@@ -107,7 +107,9 @@ def _whole_batches(metadata: Path, batch_size: int, total: int) -> int:
     return kept
 
 
-def scored_rows(samples: Sequence[Sample], reward: str, values: Sequence[float | None]) -> list[dict[str, Any]]:
+def scored_rows(
+    samples: Sequence[Sample], reward: str, values: Sequence[float | None]
+) -> list[dict[str, Any]]:
     """Rows of scores.jsonl; a missing score is null."""
     return [
         {"file_name": sample.meta["file_name"], "prompt": sample.prompt, "reward": reward, "score": value}

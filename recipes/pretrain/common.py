@@ -36,10 +36,14 @@ def clip_tokenizer(texts: list[str], *, length: int, folder: Path | None = None)
         show_progress=False,
     )
     # Learned on bare words: CLIP splits at white space, so a merge that crosses it would never be used.
-    tokenizer.train_from_iterator((word for text in texts for word in text.replace(",", " ,").split()), trainer)
+    tokenizer.train_from_iterator(
+        (word for text in texts for word in text.replace(",", " ,").split()), trainer
+    )
     state = json.loads(tokenizer.to_str())["model"]
     vocab = state["vocab"]
-    for symbol in alphabet:  # any other word is spelled out, so every letter also needs its form at a word's end
+    for (
+        symbol
+    ) in alphabet:  # any other word is spelled out, so every letter also needs its form at a word's end
         vocab.setdefault(f"{symbol}</w>", len(vocab))
     made = CLIPTokenizer(vocab=vocab, merges=[tuple(m) for m in state["merges"]], model_max_length=length)
     if folder is not None:
@@ -75,7 +79,8 @@ def fit(
 ) -> None:
     """Minimise ``loss(step)`` over the modules, resuming from ``folder``; leaves the EMA weights in the modules.
 
-    ``loss`` must draw everything random from generators seeded by its step, so that a resumed run equals an unbroken one.
+    ``loss`` must draw everything random from generators seeded by its step, so that a resumed run equals an
+    unbroken one.
     """
     parameters = [p for p in modules.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)

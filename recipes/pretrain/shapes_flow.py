@@ -25,7 +25,6 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, 
 
 from mmalign.worlds import shapes
 
-
 TOKENS = 24
 """Length of prompts in each encoder; give the pipeline ``max_sequence_length=24`` for the one that pads to 256."""
 
@@ -61,7 +60,8 @@ def draw_world(settings: Settings) -> tuple[list[shapes.Scene], Tensor]:
     """The training pictures, as bytes to keep them small: [N, 3, 64, 64]."""
     random = generator(settings.seed, 1)
     scenes = [
-        shapes.random_scene(random, split=None, two_shapes=settings.two_shapes) for _ in range(settings.pictures)
+        shapes.random_scene(random, split=None, two_shapes=settings.two_shapes)
+        for _ in range(settings.pictures)
     ]
     pictures = [
         (shapes.render(scenes[i : i + 250], random) * 255).round().byte() for i in range(0, len(scenes), 250)
@@ -99,16 +99,27 @@ def train_vae(settings: Settings, pictures: Tensor) -> AutoencoderKL:
         posterior = vae.encode(clean).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=random).to(settings.device)
         error = vae.decode(posterior.mean + posterior.std * noise).sample - clean
-        return error.abs().mean() + 4 * error.square().mean() + 1e-4 * posterior.kl().mean() / noise[0].numel()
+        return (
+            error.abs().mean() + 4 * error.square().mean() + 1e-4 * posterior.kl().mean() / noise[0].numel()
+        )
 
-    fit("vae", nn.ModuleDict({"vae": vae}), loss, steps=settings.vae_steps, learning_rate=2e-3, folder=settings.work)
+    fit(
+        "vae",
+        nn.ModuleDict({"vae": vae}),
+        loss,
+        steps=settings.vae_steps,
+        learning_rate=2e-3,
+        folder=settings.work,
+    )
     return vae
 
 
 @torch.no_grad()
 def encode_world(settings: Settings, vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """Latents [N, 8, 8, 8] with zero mean and unit variance; the VAE's config takes the two numbers."""
-    latents = torch.cat([vae.encode(to_model(p, settings.device)).latent_dist.mean for p in pictures.split(250)])
+    latents = torch.cat(
+        [vae.encode(to_model(p, settings.device)).latent_dist.mean for p in pictures.split(250)]
+    )
     shift, scale = float(latents.mean()), float(1 / latents.std())
     vae.register_to_config(shift_factor=shift, scaling_factor=scale)
     sample = pictures[:64]
@@ -123,7 +134,8 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pi
     """Untrained text encoders and transformer around the trained VAE."""
     texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
     tokenizers = [
-        clip_tokenizer(texts, length=TOKENS, folder=settings.work / name) for name in ("tokenizer", "tokenizer_2")
+        clip_tokenizer(texts, length=TOKENS, folder=settings.work / name)
+        for name in ("tokenizer", "tokenizer_2")
     ]
     long_tokenizer = t5_tokenizer(texts, length=TOKENS)
     torch.manual_seed(settings.seed + 1)
@@ -219,7 +231,7 @@ def train_flow(
 def report(settings: Settings, pipeline: StableDiffusion3Pipeline) -> None:
     """Pictures and the true reward on held-out prompts, with and without guidance."""
     prompts = shapes.captions("heldout")[::5]
-    scenes = [shapes.parse(prompt) for prompt in prompts]
+    scenes = [scene for scene in map(shapes.parse, prompts) if scene is not None]
     pipeline.set_progress_bar_config(disable=True)
     for guidance in (1.0, 1.5, 2.0, 3.0):
         pictures = pipeline(

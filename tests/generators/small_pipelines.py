@@ -42,7 +42,9 @@ def t5_tokenizer() -> T5Tokenizer:
     trainer = trainers.UnigramTrainer(
         vocab_size=60, unk_token="<unk>", special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False
     )
-    tokenizer.train_from_iterator(["a small red circle on the left", "one large blue star at the top"], trainer)
+    tokenizer.train_from_iterator(
+        ["a small red circle on the left", "one large blue star at the top"], trainer
+    )
     import json
 
     vocab = [tuple(row) for row in json.loads(tokenizer.to_str())["model"]["vocab"]]
@@ -155,7 +157,11 @@ def stable_diffusion_xl() -> StableDiffusionXLPipeline:
             use_linear_projection=True,
         ),
         scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
         ),
         add_watermarker=False,
     )

@@ -108,7 +108,7 @@ def test_a_velocity_worked_by_hand() -> None:
 def test_epsilon_says_nothing_of_the_data_in_pure_noise(wanted: str) -> None:
     # The second sample alone sits at alpha = 0, as with a zero terminal signal-to-noise ratio.
     alpha, sigma = torch.tensor([0.6, 0.0, 0.8]), torch.tensor([0.8, 1.0, 0.6])
-    with pytest.raises(ConfigError, match="alpha = 0.*'epsilon'"):
+    with pytest.raises(ConfigError, match=r"alpha = 0.*'epsilon'"):
         getattr(Prediction(torch.ones(B, 4), torch.ones(B, 4), alpha, sigma, "epsilon"), wanted)
     assert (
         getattr(Prediction(torch.ones(B, 4), torch.ones(B, 4), alpha, sigma, "v_prediction"), wanted)
@@ -120,7 +120,7 @@ def test_epsilon_says_nothing_of_the_data_in_pure_noise(wanted: str) -> None:
 @pytest.mark.parametrize("wanted", ["noise", "velocity"])
 def test_clean_data_say_nothing_of_noise_that_is_not_there(wanted: str) -> None:
     alpha, sigma = torch.tensor([0.6, 1.0, 0.8]), torch.tensor([0.8, 0.0, 0.6])
-    with pytest.raises(ConfigError, match="sigma = 0.*'sample'"):
+    with pytest.raises(ConfigError, match=r"sigma = 0.*'sample'"):
         getattr(Prediction(torch.ones(B, 4), torch.ones(B, 4), alpha, sigma, "sample"), wanted)
 
 

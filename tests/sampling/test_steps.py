@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import hypothesis.strategies as st
@@ -318,13 +319,7 @@ def test_log_prob_of_cps_is_the_bare_distance() -> None:
 
 @every_step
 def test_a_recorded_step_scores_the_same_to_the_bit(step: Step, prediction: Prediction) -> None:
-    single = Prediction(
-        prediction.noisy.float(),
-        prediction.output.float(),
-        prediction.alpha,
-        prediction.sigma,
-        prediction.kind,
-    )
+    single = replace(prediction, noisy=prediction.noisy.float(), output=prediction.output.float())
     taken = step(single, noise=gaussian(B, 4, 5, seed=2).float())
     assert taken.sample.dtype == torch.float32
     scored = step(single, sample=taken.sample)
@@ -341,23 +336,21 @@ def test_the_noise_lands_in_the_sample(step: Step, prediction: Prediction) -> No
 
 @every_step
 def test_gradient_reaches_the_network_only_through_the_mean(step: Step, prediction: Prediction) -> None:
-    prediction.output.requires_grad_()
+    prediction = replace(prediction, output=prediction.output.clone().requires_grad_())
     taken = step(prediction, noise=gaussian(B, 4, 5, seed=2))
     (gradient,) = torch.autograd.grad(taken.log_prob.sum(), taken.mean, retain_graph=True)
     distance = (taken.sample - taken.mean).detach() / 20  # 20 elements in the mean
     variance = taken.std[:, None, None] ** 2
     assert_close(gradient, 2 * distance if taken.unscaled else distance / variance)
     (gradient,) = torch.autograd.grad(taken.log_prob.sum(), prediction.output)
-    prediction.output.requires_grad_(False)
     assert (gradient != 0).all()
 
 
 @every_step
 def test_a_recorded_sample_receives_no_gradient(step: Step, prediction: Prediction) -> None:
-    prediction.output.requires_grad_()
+    prediction = replace(prediction, output=prediction.output.clone().requires_grad_())
     sample = gaussian(B, 4, 5, seed=2).requires_grad_()
     step(prediction, sample=sample).log_prob.sum().backward()
-    prediction.output.requires_grad_(False)
     assert sample.grad is None
 
 
@@ -366,13 +359,8 @@ def test_a_recorded_sample_receives_no_gradient(step: Step, prediction: Predicti
 def test_a_latent_twice_as_large_keeps_the_mean_and_doubles_the_sum(
     step: Step, prediction: Prediction, axis: int
 ) -> None:
-    doubled = Prediction(
-        torch.cat([prediction.noisy] * 2, axis),
-        torch.cat([prediction.output] * 2, axis),
-        prediction.alpha,
-        prediction.sigma,
-        prediction.kind,
-    )
+    noisy, output = (torch.cat([t] * 2, axis) for t in (prediction.noisy, prediction.output))
+    doubled = replace(prediction, noisy=noisy, output=output)
     noise = gaussian(B, 4, 5, seed=2)
     for reduction, factor in (("mean", 1), ("sum", 2)):
         once = step(prediction, noise=noise, reduction=reduction).log_prob
@@ -391,9 +379,8 @@ def test_any_rank_is_a_flat_latent_in_other_clothes(
     step: Step, prediction: Prediction, shape: tuple[int, ...]
 ) -> None:
     noisy, output, noise = (gaussian(B, *shape, seed=seed) for seed in range(3))
-    alpha, sigma, kind = prediction.alpha, prediction.sigma, prediction.kind
-    taken = step(Prediction(noisy, output, alpha, sigma, kind), noise=noise)
-    flat = step(Prediction(noisy.flatten(1), output.flatten(1), alpha, sigma, kind), noise=noise.flatten(1))
+    taken = step(replace(prediction, noisy=noisy, output=output), noise=noise)
+    flat = step(replace(prediction, noisy=noisy.flatten(1), output=output.flatten(1)), noise=noise.flatten(1))
     assert_close(taken.sample.flatten(1), flat.sample)
     assert_close(taken.log_prob, flat.log_prob)
 
@@ -404,8 +391,7 @@ def test_a_sample_does_not_know_its_neighbours(step: Step, prediction: Predictio
     once = step(prediction, noise=noise)
     output = prediction.output.clone()
     output[0] += 1
-    changed = Prediction(prediction.noisy, output, prediction.alpha, prediction.sigma, prediction.kind)
-    again = step(changed, noise=noise)
+    again = step(replace(prediction, output=output), noise=noise)
     assert torch.equal(once.log_prob[1:], again.log_prob[1:])
     assert torch.equal(once.sample[1:], again.sample[1:])
     assert not torch.equal(once.sample[0], again.sample[0])
@@ -415,9 +401,8 @@ def test_a_sample_does_not_know_its_neighbours(step: Step, prediction: Predictio
 def test_half_precision_is_computed_in_float32(step: Step, prediction: Prediction) -> None:
     noisy, output = prediction.noisy.bfloat16(), prediction.output.bfloat16()
     noise = gaussian(B, 4, 5, seed=2).float()
-    alpha, sigma, kind = prediction.alpha, prediction.sigma, prediction.kind
-    half = step(Prediction(noisy, output, alpha, sigma, kind), noise=noise)
-    single = step(Prediction(noisy.float(), output.float(), alpha, sigma, kind), noise=noise)
+    half = step(replace(prediction, noisy=noisy, output=output), noise=noise)
+    single = step(replace(prediction, noisy=noisy.float(), output=output.float()), noise=noise)
     assert torch.equal(half.sample, single.sample)
     assert torch.equal(half.log_prob, single.log_prob)
 
@@ -469,14 +454,14 @@ def test_the_next_level_is_one_number_per_sample() -> None:
 # Guidance: the policy is the guided transition
 
 
-def guided_log_prob(
+def guided(
     step: Step, at: Prediction, conditional: Tensor, unconditional: Tensor, guidance: float, **seen: Tensor
 ) -> Transition:
     """A linear denoiser W x + u, guided, on the noise levels of ``at``."""
     W = gaussian(5, 5, seed=3)
     of_condition, of_nothing = (at.noisy @ W + u for u in (conditional, unconditional))
     output = of_nothing + guidance * (of_condition - of_nothing)
-    return step(Prediction(at.noisy, output, at.alpha, at.sigma, at.kind), **seen)
+    return step(replace(at, output=output), **seen)
 
 
 @every_step
@@ -485,8 +470,8 @@ def test_guidance_between_equal_branches_changes_no_likelihood(
     step: Step, prediction: Prediction, guidance: float
 ) -> None:
     u = gaussian(5, seed=4)
-    plain = guided_log_prob(step, prediction, u, u, 1.0, noise=gaussian(B, 4, 5, seed=2))
-    guided = guided_log_prob(step, prediction, u, u, guidance, sample=plain.sample)
+    plain = guided(step, prediction, u, u, 1.0, noise=gaussian(B, 4, 5, seed=2))
+    guided = guided(step, prediction, u, u, guidance, sample=plain.sample)
     assert_close(guided.log_prob, plain.log_prob)
 
 
@@ -495,8 +480,6 @@ def test_a_rollout_scored_without_its_guidance_has_another_likelihood(
     step: Step, prediction: Prediction
 ) -> None:
     conditional, unconditional = gaussian(5, seed=4), gaussian(5, seed=5)
-    guided = guided_log_prob(
-        step, prediction, conditional, unconditional, 4.5, noise=gaussian(B, 4, 5, seed=2)
-    )
-    plain = guided_log_prob(step, prediction, conditional, unconditional, 1.0, sample=guided.sample)
+    guided = guided(step, prediction, conditional, unconditional, 4.5, noise=gaussian(B, 4, 5, seed=2))
+    plain = guided(step, prediction, conditional, unconditional, 1.0, sample=guided.sample)
     assert ((guided.log_prob - plain.log_prob).abs() > 1e-3).all()

@@ -1,0 +1,257 @@
+"""The report holds everything it shows, escapes what it quotes, and says what is missing."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+
+from mmalign.errors import DataError
+from mmalign.evaluation.pairs import spread
+from mmalign.evaluation.report import write_report
+from mmalign.evaluation.run_folder import SamplePair
+from mmalign.media import Image
+from tests.evaluation.conftest import PROMPTS, SUMMARY, MakeRun
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags that match, addresses, text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.images: list[dict[str, str]] = []
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        named = {name: value or "" for name, value in attrs}
+        self.addresses += [
+            named[name] for name in ("src", "href", "xlink:href", "srcset", "data") if name in named
+        ]
+        if tag == "img":
+            self.images.append(named)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += " " + " ".join(data.split())
+
+
+def read(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_the_report_loads_nothing(make_run: MakeRun) -> None:
+    path = write_report(make_run())
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.addresses, "the check below has something to check"
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    assert not re.search(r"url\((?!#)|@import|https?://|file:", html)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "default-src 'none'" in html
+    assert str(path.parent) not in html, "no path of this computer"
+
+
+def test_the_report_has_the_numbers(make_run: MakeRun) -> None:
+    text = read(make_run()).text
+    wanted = [
+        "Better: the held-out reward",
+        "95% interval +0.052 to +0.101, 512 samples of 256 prompts",
+        "shapes-truth held out: training never used it 0.651 0.727 +0.076 +0.052 to +0.101 512",
+        "embedded/shapes-clip trained on 21.3 23.9 +2.610 – –",
+        "kind 0.611 0.713 +0.102",
+        "colour 0.702 0.698 −0.004",
+        "sharpness 0.010 0.010 −1%",
+        "diversity 0.211 0.148 −30% – look",
+        "5 min 52 s",
+        "2,310 MB",
+        "51,840",
+        "torch 2.13.0",
+        "beta: 500.0 # <high>",
+        "loss: from 0.694 to 0.604; the thick line is the mean of 3 rows",
+    ]
+    for piece in wanted:
+        assert piece in text, piece
+
+
+def test_pictures_are_the_files_byte_for_byte_with_prompt_seed_and_score(make_run: MakeRun) -> None:
+    folder = make_run()
+    page = read(folder)
+    shown = page.images[: 2 * len(PROMPTS)]
+    for index, prompt in enumerate(PROMPTS):
+        for image, side in zip(shown[2 * index : 2 * index + 2], ("before", "after"), strict=True):
+            assert image["alt"] == f"{side}: {prompt}"
+            data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+            assert data == (folder / "samples" / side / f"{index:05d}.png").read_bytes()
+    assert "before 0.250 after 0.750 a small red circle on the left seed 1000" in page.text
+    assert "before after 0.500 one blue triangle, small, 日本 seed 1002" in page.text, (
+        "a missing score is no 0"
+    )
+
+
+def test_largest_gain_and_loss_are_shown_again(make_run: MakeRun) -> None:
+    html = write_report(make_run()).read_text(encoding="utf-8")
+    gains, losses = (
+        html[html.index("Largest gains") : html.index("Largest losses")],
+        html[html.index("Largest losses") :],
+    )
+    assert gains.count('<figure class="pair">') == 1
+    assert "a small red circle" in gains
+    assert losses.count('<figure class="pair">') == 1
+    assert "star" in losses
+
+
+def test_prompts_and_settings_are_quoted_and_never_run(make_run: MakeRun) -> None:
+    folder = make_run(model='<img src="https://example.org/x.png">', method="<script>alert(1)</script>")
+    html = write_report(folder).read_text(encoding="utf-8")
+    page = Page(html)
+    assert "b" not in page.tags
+    assert "script" not in page.tags
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    assert "&lt;b&gt;star&lt;/b&gt; &amp; a $square" in html
+    assert PROMPTS[1] in page.text
+
+
+def test_the_same_folder_gives_the_same_bytes(make_run: MakeRun) -> None:
+    folder = make_run()
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+
+
+def test_loading_code_is_python_with_the_samples_own_options(make_run: MakeRun) -> None:
+    html = write_report(make_run()).read_text(encoding="utf-8")
+    code = Page(html).text
+    compile_me = re.search(r"<pre><code>(import torch.*?)</code>", html, re.DOTALL)
+    assert compile_me is not None
+    compile(compile_me[1].replace("&quot;", '"').replace("&#x27;", "'"), "report", "exec")
+    for piece in (
+        'DiffusionPipeline.from_pretrained("assets/shapes-flow")',
+        'pipeline.load_lora_weights("runs/image-flow_dpo-1/lora")',
+        "num_inference_steps=16, guidance_scale=3.0,",
+        "manual_seed(1000)",
+    ):
+        assert piece in code, piece
+
+
+OPTIONAL = [
+    "recipe.yaml",
+    "metrics.jsonl",
+    "samples",
+    "samples/before",
+    "samples/after/scores.jsonl",
+    "samples/after/metadata.jsonl",
+    "lora",
+    "summary.json",
+]
+
+
+@pytest.mark.parametrize("missing", OPTIONAL)
+def test_any_one_part_may_be_missing(make_run: MakeRun, missing: str) -> None:
+    folder = make_run()
+    path = folder / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    text = read(folder).text
+    said = {
+        "samples": "This run kept no samples.",
+        "samples/before": "This run kept no samples.",
+        "lora": "This folder has no weights",
+        "summary.json": "This run is not finished",
+    }
+    assert said.get(missing, "Better") in text
+    assert "nan" not in text.lower().split()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train_reward": None},
+        {"heldout_reward": None},
+        {"heldout_reward": {**SUMMARY["heldout_reward"], "ci95": [None, None], "aspects": None}},
+        {"guards": {}},
+        {"guards": {"diversity": {"before": 0.0, "after": None}}},
+        {"sampling": {}, "versions": {}, "denoiser_passes": {"before": 12, "training": 34}},
+    ],
+)
+def test_summaries_with_less_in_them(make_run: MakeRun, changed: dict[str, Any]) -> None:
+    text = read(make_run(**changed)).text
+    assert "image/flow_dpo" in text
+    assert "None" not in text
+    assert ("embedded/shapes-clip trained on" in text) == ("train_reward" not in changed)
+    assert ("Not measured: this run has no held-out reward" in text) == (
+        changed.get("heldout_reward", 1) is None
+    )
+
+
+def test_without_evaluations_or_scores_there_are_still_curves_and_pairs(make_run: MakeRun) -> None:
+    folder = make_run()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [{key: value for key, value in row.items() if key != "heldout_reward"} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    for side in ("before", "after"):
+        (folder / "samples" / side / "scores.jsonl").unlink()
+    page = read(folder)
+    assert "heldout reward: from" not in page.text
+    assert "loss: from" in page.text
+    assert "Largest" not in page.text
+    assert len(page.images) == 2 * len(PROMPTS)
+
+
+def test_an_unreadable_picture_is_said_to_be_so(make_run: MakeRun) -> None:
+    folder = make_run()
+    (folder / "samples" / "after" / "00000.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    (folder / "samples" / "after" / "00002.png").unlink()
+    page = read(folder)
+    assert page.text.count("not readable") == 3  # two pairs, and one of them again as the largest gain
+    assert len(page.images) == 10 - 3
+
+
+def test_large_pictures_are_reduced(make_run: MakeRun) -> None:
+    folder = make_run()
+    path = folder / "samples" / "before" / "00000.png"
+    Image(torch.rand(3, 900, 1200, generator=torch.Generator().manual_seed(0))).save(path)
+    image = read(folder).images[0]
+    data = base64.b64decode(image["src"].removeprefix("data:image/jpeg;base64,"))
+    with PIL.Image.open(io.BytesIO(data)) as reduced:
+        assert reduced.size == (512, 384)
+    assert len(data) < path.stat().st_size / 4
+
+
+def test_spread_takes_evenly_and_repeats_a_prompt_last() -> None:
+    def pair(prompt: str, seed: int) -> SamplePair:
+        return SamplePair(prompt, seed, Path(), Path())
+
+    pairs = [pair(f"p{i // 2}", i) for i in range(20)]
+    assert [p.seed for p in spread(pairs, 5)] == [0, 4, 8, 12, 16]
+    assert len({p.prompt for p in spread(pairs, 10)}) == 10
+    assert [p.seed for p in spread(pairs, 12)].count(1) == 1
+    assert spread(pairs, 40) == pairs
+
+
+def test_no_run_no_report(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run folder"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []

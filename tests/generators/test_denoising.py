@@ -1,0 +1,244 @@
+"""Capture on small random pipelines of real classes: what is found, replayed, refused and trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from torch.testing import assert_close
+
+from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
+from mmalign.generators.capture import run
+from mmalign.generators.denoising import DenoisingGenerator
+from mmalign.sampling.parametrisation import add_noise
+from tests.generators.small_pipelines import PIPELINES, stable_diffusion, stable_diffusion_3, t5_tokenizer
+
+SIZE = {"height": 16, "width": 16}
+PROMPTS = ["a red circle", "one blue star on the left", "two"]
+
+
+@pytest.fixture(scope="module", params=sorted(PIPELINES))
+def generator(request: pytest.FixtureRequest) -> DenoisingGenerator:
+    return DenoisingGenerator(PIPELINES[request.param](), **SIZE)
+
+
+def test_every_check_at_load_is_exact_to_rounding(generator: DenoisingGenerator) -> None:
+    assert len(generator.checks) >= 3
+    assert max(generator.checks.values()) < 1e-5, generator.checks
+
+
+def test_predict_replays_every_step_of_the_pipeline(generator: DenoisingGenerator) -> None:
+    guidance = 3.0
+    arguments = generator._arguments(PROMPTS, seeds=[0, 1, 2], guidance=guidance, steps=3, **SIZE)
+    recording, _ = run(generator.pipeline, generator.policy, **{**arguments, "output_type": "latent"})
+    conditioning = generator.condition(PROMPTS, guidance=guidance, **SIZE)
+    times = generator.timesteps.scheduler_time
+    for i, step in enumerate(recording.steps):
+        row = (times - step.timestep).abs().argmin()
+        if abs(float(times[row]) - step.timestep) > 1e-3:
+            continue  # between two rows of the table
+        seen = recording.calls[i * recording.calls_per_step].arguments[generator.latents_name][: len(PROMPTS)]
+        with torch.no_grad():
+            prediction = generator.predict(seen, row.expand(len(PROMPTS)), conditioning, guidance=guidance)
+        assert_close(prediction.output, step.model_output, rtol=1e-4, atol=1e-5)
+
+
+def test_some_steps_of_the_replay_lie_on_rows(generator: DenoisingGenerator) -> None:
+    arguments = generator._arguments(PROMPTS[:1], seeds=[0], guidance=None, steps=2, **SIZE)
+    recording, _ = run(generator.pipeline, generator.policy, **{**arguments, "output_type": "latent"})
+    distance = (generator.timesteps.scheduler_time - recording.steps[0].timestep).abs().min()
+    assert float(distance) < 1e-3
+
+
+def test_guidance_weights_are_those_of_the_paper(generator: DenoisingGenerator) -> None:
+    if generator.guidance.layout == "none":
+        assert "flux" in type(generator.pipeline).__name__.lower()
+        return
+    assert generator.guidance.conditional_index == 1
+    assert generator.guidance.weights(4.0) == pytest.approx((4.0, -3.0), abs=1e-5)
+
+
+def test_conditioning_rows_are_those_of_their_prompts(generator: DenoisingGenerator) -> None:
+    together = generator.condition(PROMPTS, guidance=2.0, **SIZE).rows(torch.tensor([2, 0]))
+    alone = generator.condition([PROMPTS[2], PROMPTS[0]], guidance=2.0, **SIZE)
+    noisy = torch.randn(2, *alone.latent_shape, generator=torch.Generator().manual_seed(0))
+    row = torch.tensor([100, 700])
+    with torch.no_grad():
+        first, second = (generator.predict(noisy, row, c, guidance=2.0).output for c in (together, alone))
+    assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_conditioning_costs_no_denoiser_pass(generator: DenoisingGenerator) -> None:
+    seen = 0
+
+    def count(*_: Any) -> None:
+        nonlocal seen
+        seen += 1
+
+    handle = generator.policy.register_forward_hook(count)
+    generator.condition(PROMPTS, **SIZE)
+    handle.remove()
+    assert seen == 0
+
+
+def test_a_sample_depends_on_its_seed_and_not_on_its_batch(generator: DenoisingGenerator) -> None:
+    options = {"steps": 3, "guidance": 2.0, **SIZE}
+    together = generator.sample(PROMPTS, seeds=[5, 6, 7], **options)
+    alone = generator.sample(PROMPTS[1:2], seeds=[6], **options)
+    assert_close(together[1:2], alone, rtol=0, atol=1 / 255)
+    assert float((together[1] - generator.sample(PROMPTS[1:2], seeds=[9], **options)[0]).abs().max()) > 1 / 255
+
+
+def test_a_sample_is_the_one_of_plain_diffusers(generator: DenoisingGenerator) -> None:
+    ours = generator.sample(PROMPTS[:1], seeds=[3], steps=3, guidance=2.0, **SIZE)
+    plain = generator.pipeline(
+        PROMPTS[:1],
+        num_inference_steps=3,
+        guidance_scale=2.0,
+        generator=[torch.Generator("cpu").manual_seed(3)],
+        output_type="pt",
+        **SIZE,
+    ).images
+    assert torch.equal(ours, plain)
+
+
+def test_encode_is_normalised_as_decode_expects(generator: DenoisingGenerator) -> None:
+    codec = generator.codec
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        latents = codec.encode(pixels)
+        mean = codec.vae.encode(2 * pixels - 1).latent_dist.mode()
+        expected = (codec.vae.decode(mean).sample / 2 + 0.5).clamp(0, 1)
+        assert_close(codec.decode(latents, height=16, width=16), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_gradients_reach_the_lora_and_nothing_else(name: str) -> None:
+    generator = DenoisingGenerator(PIPELINES[name](), **SIZE)
+    generator.attach_lora(rank=2)
+    conditioning = generator.condition(PROMPTS[:2], **SIZE)
+    noisy = torch.randn(2, *conditioning.latent_shape, generator=torch.Generator().manual_seed(0))
+    output = generator.predict(noisy, torch.tensor([10, 500]), conditioning).output
+    output.square().mean().backward()
+    modules = [m for m in generator.pipeline.components.values() if isinstance(m, torch.nn.Module)]
+    with_gradient = {n for m in modules for n, p in m.named_parameters() if p.grad is not None}
+    trained = {n for n, p in generator.policy.named_parameters() if p.requires_grad}
+    assert with_gradient == trained
+    assert trained and all("lora_" in n for n in trained)
+    up = [p.grad for n, p in generator.policy.named_parameters() if "lora_B" in n]
+    assert any(float(g.abs().max()) > 0 for g in up if g is not None)
+
+
+def test_the_reference_is_the_policy_with_its_lora_off() -> None:
+    generator = DenoisingGenerator(stable_diffusion_3(), **SIZE)
+    conditioning = generator.condition(PROMPTS[:1], **SIZE)
+    noisy = torch.randn(1, *conditioning.latent_shape, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def predict() -> torch.Tensor:
+        return generator.predict(noisy, torch.tensor([300]), conditioning).output
+
+    bare = predict()
+    generator.attach_lora(rank=2)
+    assert torch.equal(predict(), bare)  # T-0.7a
+    for name, parameter in generator.policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, 0.1)
+    assert float((predict() - bare).abs().max()) > 1e-3
+    with generator.weights("reference"):
+        assert torch.equal(predict(), bare)  # T-0.7b
+    with pytest.raises(RuntimeError, match="inside"), generator.weights("reference"):
+        raise RuntimeError("inside")
+    assert float((predict() - bare).abs().max()) > 1e-3  # T-0.7c
+
+
+def test_forward_noising_uses_the_rows(generator: DenoisingGenerator) -> None:
+    table = generator.timesteps
+    row = torch.tensor([0, len(table) // 2, len(table) - 1])
+    clean, noise = torch.ones(3, 2), torch.zeros(3, 2)
+    assert_close(add_noise(clean, noise, table.alpha[row], table.sigma[row])[:, 0], table.alpha[row])
+    assert bool((table.sigma[:-1] > table.sigma[1:]).all())
+    total = table.alpha + table.sigma if table.kind == "flow_prediction" else table.alpha**2 + table.sigma**2
+    assert_close(total, torch.ones_like(total), rtol=0, atol=1e-5)
+
+
+def two_denoisers() -> Any:
+    transformers = [
+        WanTransformer3DModel(
+            patch_size=(1, 2, 2),
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=16,
+            out_channels=16,
+            text_dim=32,
+            freq_dim=256,
+            ffn_dim=32,
+            num_layers=1,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+            rope_max_seq_len=32,
+        )
+        for _ in range(2)
+    ]
+    vae = AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    return WanPipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=None,
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        transformer=transformers[0],
+        transformer_2=transformers[1],
+    )
+
+
+def rescaled_guidance() -> Any:
+    pipeline = stable_diffusion()
+    step = type(pipeline.scheduler).step
+
+    class Rescaled(type(pipeline.scheduler)):  # type: ignore[misc]
+        def step(self, model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            return step(self, model_output, *args, **kwargs)
+
+    class Pipeline(type(pipeline)):  # type: ignore[misc]
+        @property
+        def guidance_rescale(self) -> float:
+            return 0.7 if self.guidance_scale > 1 else 0.0
+
+    pipeline.__class__ = Pipeline
+    return pipeline
+
+
+def unknown_vae() -> Any:
+    pipeline = stable_diffusion()
+    pipeline.vae.__class__ = type("AutoencoderOfTomorrow", (type(pipeline.vae),), {})
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (two_denoisers, "several denoisers"),
+        (rescaled_guidance, "guidance is linear in its branches"),
+        (unknown_vae, "no codec for a VAE of class AutoencoderOfTomorrow"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused_with_the_reason(build: Callable[[], Any], reason: str) -> None:
+    with pytest.raises(UnsupportedPipelineError, match=reason):
+        DenoisingGenerator(build(), **SIZE)
+
+
+def test_mistakes_are_named(generator: DenoisingGenerator) -> None:
+    conditioning = generator.condition(PROMPTS[:2], **SIZE)
+    noisy = torch.zeros(2, *conditioning.latent_shape)
+    with pytest.raises(ShapeError, match="2 latents, 3 rows, conditioning of 2"):
+        generator.predict(noisy, torch.zeros(3, dtype=torch.long), conditioning)
+    with pytest.raises(ShapeError, match="1 prompts, but 2 seeds"):
+        generator.sample(PROMPTS[:1], seeds=[1, 2])
+    with pytest.raises(ConfigError, match="has no option 'colour'"):
+        generator.sample(PROMPTS[:1], seeds=[1], colour="red")
+    if generator.guidance.layout != "none":
+        with pytest.raises(ConfigError, match="both|branches|guidance="):
+            generator.predict(noisy, torch.zeros(2, dtype=torch.long), conditioning, guidance=2.0)

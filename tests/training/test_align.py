@@ -1,0 +1,139 @@
+"""A whole small alignment run on the embedded generator: its folder, its resumption, its accumulation of gradients."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmalign.errors import ConfigError, NonFiniteError
+from mmalign.methods.configs import FlowDPOConfig, OwnPairs
+from mmalign.training import loop
+from mmalign.training.align import align
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig, load_recipe
+
+SMALL = Recipe(
+    name="image/flow_dpo",
+    model="embedded/shapes-flow",
+    reward=("embedded/shapes-clip",),
+    heldout_reward="shapes-truth",
+    prompts="embedded/shapes-train",
+    heldout_prompts="embedded/shapes-heldout",
+    method=FlowDPOConfig(pairs=OwnPairs(prompts=4, group_size=2)),
+    train=TrainConfig(steps=4, batch_size=3, micro_batch_size=2, checkpoint_every=2, learning_rate=1e-3),
+    sampling=SamplingConfig(steps=2, guidance=2.0, max_sequence_length=24, batch_size=4),
+    evaluation=EvaluationConfig(n=8, every=2, glance=2),
+)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(folder: Path) -> dict:  # type: ignore[type-arg]
+    values: dict = json.loads((folder / "summary.json").read_text())  # type: ignore[type-arg]
+    return {k: v for k, v in values.items() if k not in ("wall_s", "peak_rss_mb")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return align(SMALL, tmp_path_factory.mktemp("run"))
+
+
+def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
+    names = "recipe.yaml pairs.parquet lora/pytorch_lora_weights.safetensors metrics.jsonl summary.json report.html README.md"
+    for name in (*names.split(), "samples/before.png", "samples/after.png", "checkpoints/step-000004"):
+        assert (finished / name).exists(), name
+    assert [row["step"] for row in rows(finished)] == [1, 2, 3, 4]
+    assert rows(finished)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    values = summary(finished)
+    assert values["heldout_reward"]["n"] == 8
+    assert values["heldout_reward"]["ci95"][0] <= values["heldout_reward"]["gain"] <= values["heldout_reward"]["ci95"][1]
+    # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; then 4 steps of 3 pairs,
+    # two sides, policy and reference, and the check before the first step with 2 pairs.
+    assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + 4 * 3 * 4 + 2 * 4
+    assert load_recipe(str(finished / "recipe.yaml")) == SMALL
+
+
+@pytest.mark.parametrize("stage", ["before", "pairs", "training", "after"])
+def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
+    stage: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmalign.training import samples
+
+    class Killed(BaseException):
+        pass
+
+    real_write, real_step = samples._write, loop._one_step
+
+    def write(picture, path: Path) -> None:  # type: ignore[no-untyped-def]
+        if path.parent.name == stage and path.name == "00006.png":
+            raise Killed
+        real_write(picture, path)
+
+    def step(*args, step: int, **kwargs):  # type: ignore[no-untyped-def]
+        if stage == "training" and step == 3:
+            raise Killed
+        return real_step(*args, step=step, **kwargs)
+
+    monkeypatch.setattr(samples, "_write", write)
+    monkeypatch.setattr(loop, "_one_step", step)
+    with pytest.raises(Killed):
+        align(SMALL, tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    monkeypatch.undo()
+    align(SMALL, tmp_path / "run")
+    assert rows(tmp_path / "run") == rows(finished)
+    again, whole = summary(tmp_path / "run"), summary(finished)
+    for values in (again, whole):
+        values.pop("denoiser_passes")  # the check before the first step may be done twice
+    assert again == whole
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(finished: Path, tmp_path: Path) -> None:
+    whole = replace(SMALL, train=replace(SMALL.train, micro_batch_size=3), evaluation=EvaluationConfig(n=2, every=0))
+    align(whole, tmp_path / "whole")
+    for ours, theirs in zip(rows(tmp_path / "whole"), rows(finished), strict=True):
+        for name in ("loss", "margin", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-7)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.methods.flow_dpo import FlowDPO
+
+    real = FlowDPO.loss
+
+    def broken(self, batch):  # type: ignore[no-untyped-def]
+        loss, metrics = real(self, batch)
+        return (loss * float("nan") if loss.requires_grad else loss), metrics
+
+    monkeypatch.setattr(FlowDPO, "loss", broken)
+    with pytest.raises(NonFiniteError, match="step 0: the loss is nan; nothing was applied"):
+        align(replace(SMALL, evaluation=EvaluationConfig(n=2)), tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_is_named() -> None:
+    from mmalign.training.guards import clip_gradients
+
+    good, bad = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    good.grad, bad.grad = torch.ones(2), torch.tensor([1.0, float("inf")])
+    with pytest.raises(NonFiniteError, match=r"step 7: the gradient is not finite, first in block\.1"):
+        clip_gradients({"block.0": good, "block.1": bad}, 1.0, step=7)
+
+
+def test_a_policy_that_is_not_its_reference_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.generators.denoising import DenoisingGenerator
+
+    attach = DenoisingGenerator.attach_lora
+
+    def moved(self, **options) -> None:  # type: ignore[no-untyped-def]
+        attach(self, **options)
+        for name, parameter in self.policy.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.5)
+
+    monkeypatch.setattr(DenoisingGenerator, "attach_lora", moved)
+    with pytest.raises(ConfigError, match="policy and reference differ"):
+        align(replace(SMALL, evaluation=EvaluationConfig(n=2)), tmp_path / "run")

@@ -168,8 +168,8 @@ def guards(summary: Mapping[str, Any]) -> Html:
     if not rows:
         return Html()
     text = paragraph(
-        "A generator that fools its reward usually gets blurred, glaring or all alike. They are no goals: "
-        f"one that moves by more than {100 * GUARD_LIMIT:.0f}% asks for a look at the pictures.",
+        "A generator that fools its reward usually gets blurred, glaring or all alike. These numbers are no "
+        f"goals, but one that moves by more than {100 * GUARD_LIMIT:.0f}% asks for a look at the pictures.",
         "soft",
     )
     return Html(text + table(["statistic", "before", "after", "change"], rows))

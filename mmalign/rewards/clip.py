@@ -202,6 +202,8 @@ def resize_and_crop(
         ratios = (height / target[0], width / target[1])
         ratio = max(ratios) if resize_mode == "longest" else min(ratios)
         resized = (round(height / ratio), round(width / ratio))
+        if resize_mode == "shortest":  # open_clip 3.3 does not pass the interpolation on here
+            interpolation = "bicubic"
     mode = InterpolationMode.BILINEAR if interpolation == "bilinear" else InterpolationMode.BICUBIC
     # Bicubic overshoots at edges. Pillow resizes rows, then columns, and its 8 bits cut the overshoot off each time.
     pixels = transforms.resize(pixels, [height, resized[1]], mode, antialias=True).clamp(0, 1)

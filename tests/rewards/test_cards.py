@@ -92,9 +92,7 @@ def test_what_is_missing_gets_a_status_and_no_number(name: str) -> None:
 @every_card
 def test_a_prepared_sample_scores_as_the_original(name: str) -> None:
     scorer = reward(name)
-    if not isinstance(scorer, PreparingReward):
-        pytest.skip("has nothing to prepare")
-    prepared = [scorer.prepare(sample) for sample in samples()]
+    prepared = [scorer.prepare(s) if isinstance(scorer, PreparingReward) else s for s in samples()]
     torch.testing.assert_close(scorer.score(prepared).value, scorer.score(samples()).value)
 
 

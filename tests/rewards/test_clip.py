@@ -63,8 +63,6 @@ def card_of(folder: Path | str) -> RewardCard:
 def test_preprocessing_is_open_clips_own(
     size: int | tuple[int, int], resize_mode: str, interpolation: str
 ) -> None:
-    if interpolation == "bilinear" and resize_mode == "shortest" and not isinstance(size, int):
-        pytest.skip("open_clip 3.3 drops the interpolation of this one combination")
     own = image_transform_v2(
         PreprocessCfg(
             size=size, resize_mode=resize_mode, interpolation=interpolation, mean=MEAN, std=STD, fill_color=90

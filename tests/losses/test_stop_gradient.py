@@ -1,6 +1,7 @@
 """One audit over all losses: what is trained receives gradient, what is constant receives none."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -9,45 +10,32 @@ from torch import Tensor
 from mmalign import losses
 
 B, T = 3, 5
-
-
-def shapes(*of: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return list(of)
-
+Shapes = list[tuple[int, ...]]
 
 # A loss, the shapes of its arguments, and which of them are trained. The others are constants.
-LOSSES: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]], set[int]]] = {
-    "clipped_ratio_loss": (
-        lambda log_prob, old, advantage: losses.clipped_ratio_loss(log_prob, old, advantage, clip=1e3),
-        shapes((B, T), (B, T), (B,)),
-        {0},
-    ),
-    "denoising_log_prob": (losses.denoising_log_prob, shapes((B, T), (B, T)), {0}),
-    "dpo_logits": (losses.dpo_logits, shapes((B,), (B,), (B,), (B,)), {0, 1}),
+LOSSES: dict[str, tuple[Callable[..., Tensor], Shapes, set[int]]] = {
+    "clipped_ratio_loss": (partial(losses.clipped_ratio_loss, clip=1e3), [(B, T), (B, T), (B,)], {0}),
+    "denoising_log_prob": (losses.denoising_log_prob, [(B, T), (B, T)], {0}),
+    "dpo_logits": (losses.dpo_logits, [(B,), (B,), (B,), (B,)], {0, 1}),
     "dpo_loss": (
-        lambda chosen, rejected, ref_chosen, ref_rejected, beta: losses.dpo_loss(
-            chosen, rejected, ref_chosen, ref_rejected, beta=beta
-        ),
-        shapes((B,), (B,), (B,), (B,), (B,)),
+        lambda *log_probs_and_beta: losses.dpo_loss(*log_probs_and_beta[:4], beta=log_probs_and_beta[4]),
+        [(B,), (B,), (B,), (B,), (B,)],
         {0, 1},
     ),
-    "gaussian_kl": (losses.gaussian_kl, shapes((B, T), (B, T), (B,)), {0}),
-    "kl_k1": (losses.kl_k1, shapes((B, T), (B, T)), {0}),
-    "kl_k3": (losses.kl_k3, shapes((B, T), (B, T)), {0}),
+    "gaussian_kl": (losses.gaussian_kl, [(B, T), (B, T), (B,)], {0}),
+    "kl_k1": (losses.kl_k1, [(B, T), (B, T)], {0}),
+    "kl_k3": (losses.kl_k3, [(B, T), (B, T)], {0}),
 }
 # Detached altogether: numbers to look at, and weights that a loss multiplies with.
-CONSTANT: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
-    "clip_fraction": (
-        lambda log_prob, old, advantage: losses.clip_fraction(log_prob, old, advantage, clip=0.2),
-        shapes((B, T), (B, T), (B,)),
-    ),
-    "flow_grpo_advantages": (losses.flow_grpo_advantages, shapes((B, T))),
-    "group_advantages": (losses.group_advantages, shapes((B, T))),
-    "implicit_accuracy": (losses.implicit_accuracy, shapes((B,), (B,), (B,), (B,))),
+CONSTANT: dict[str, tuple[Callable[..., Tensor], Shapes]] = {
+    "clip_fraction": (partial(losses.clip_fraction, clip=0.2), [(B, T), (B, T), (B,)]),
+    "flow_grpo_advantages": (losses.flow_grpo_advantages, [(B, T)]),
+    "group_advantages": (losses.group_advantages, [(B, T)]),
+    "implicit_accuracy": (losses.implicit_accuracy, [(B,), (B,), (B,), (B,)]),
 }
 
 
-def draw(shapes: list[tuple[int, ...]]) -> list[Tensor]:
+def draw(shapes: Shapes) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes]
 

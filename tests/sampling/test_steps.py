@@ -454,7 +454,7 @@ def test_the_next_level_is_one_number_per_sample() -> None:
 # Guidance: the policy is the guided transition
 
 
-def guided(
+def take_guided(
     step: Step, at: Prediction, conditional: Tensor, unconditional: Tensor, guidance: float, **seen: Tensor
 ) -> Transition:
     """A linear denoiser W x + u, guided, on the noise levels of ``at``."""
@@ -470,8 +470,8 @@ def test_guidance_between_equal_branches_changes_no_likelihood(
     step: Step, prediction: Prediction, guidance: float
 ) -> None:
     u = gaussian(5, seed=4)
-    plain = guided(step, prediction, u, u, 1.0, noise=gaussian(B, 4, 5, seed=2))
-    guided = guided(step, prediction, u, u, guidance, sample=plain.sample)
+    plain = take_guided(step, prediction, u, u, 1.0, noise=gaussian(B, 4, 5, seed=2))
+    guided = take_guided(step, prediction, u, u, guidance, sample=plain.sample)
     assert_close(guided.log_prob, plain.log_prob)
 
 
@@ -480,6 +480,6 @@ def test_a_rollout_scored_without_its_guidance_has_another_likelihood(
     step: Step, prediction: Prediction
 ) -> None:
     conditional, unconditional = gaussian(5, seed=4), gaussian(5, seed=5)
-    guided = guided(step, prediction, conditional, unconditional, 4.5, noise=gaussian(B, 4, 5, seed=2))
-    plain = guided(step, prediction, conditional, unconditional, 1.0, sample=guided.sample)
+    guided = take_guided(step, prediction, conditional, unconditional, 4.5, noise=gaussian(B, 4, 5, seed=2))
+    plain = take_guided(step, prediction, conditional, unconditional, 1.0, sample=guided.sample)
     assert ((guided.log_prob - plain.log_prob).abs() > 1e-3).all()

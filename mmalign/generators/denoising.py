@@ -54,7 +54,7 @@ class DenoisingGenerator:
         self._layers = lora.tuner_layers(self.policy)
         self.denoiser_passes = 0
         """Samples that went through the denoiser so far, two for a guided one: what a method costs."""
-        self.policy.register_forward_pre_hook(self._count, with_kwargs=True)
+        self.policy.register_forward_hook(self._count, with_kwargs=True)
 
     # --- policy and reference -----------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class DenoisingGenerator:
 
     # --- finding out, at load -----------------------------------------------------------------------------------------
 
-    def _count(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _count(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         first = args[0] if args else kwargs[self.latents_name]
         self.denoiser_passes += len(first)
 

@@ -17,7 +17,7 @@ def check_loss(loss: Tensor, *, step: int) -> None:
     """
     if not bool(torch.isfinite(loss)):
         raise NonFiniteError(
-            f"step {step}: the loss is {float(loss)}; nothing was applied. Lower train.learning_rate, or use "
+            f"step {step}: the loss is {float(loss.detach())}; nothing was applied. Lower train.learning_rate, or use "
             "train.precision fp32"
         )
 

@@ -29,9 +29,9 @@ def test_a_saved_lora_draws_the_same_in_plain_diffusers(build, tmp_path: Path) -
         torch.manual_seed(1)
         for name, parameter in adapter.generator.policy.named_parameters():
             if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
+                torch.nn.init.normal_(parameter, std=0.1)
     trained = pictures(adapter)
-    assert float((trained - before).abs().max()) > 5 / 255
+    assert float((trained - before).abs().max()) > 2 / 255
     adapter.save_lora(tmp_path)
     plain = build()
     plain.load_lora_weights(tmp_path)

@@ -1,6 +1,7 @@
 """A whole alignment run: judge the base, make pairs, train, judge again, write it down; every stage resumes."""
 
 import importlib
+import math
 import resource as process
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -276,7 +277,7 @@ def summarise(
             "before": gain.before,
             "after": gain.after,
             "gain": gain.gain,
-            "ci95": list(gain.ci95),
+            "ci95": [bound if math.isfinite(bound) else None for bound in gain.ci95],  # one prompt has no interval
             "n": gain.n,
             "prompts": gain.prompts,
             "excluded": gain.excluded,

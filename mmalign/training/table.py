@@ -19,7 +19,8 @@ def print_result(folder: Path) -> None:
     heldout, train = summary["heldout_reward"], summary["train_reward"]
     if heldout is not None:
         low, high = heldout["ci95"]
-        gain = f"{heldout['gain']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
+        gain = f"{heldout['gain']:+.3f}{interval}"
         table.add_row(
             f"held-out {heldout['name']}", f"{heldout['before']:.3f}", f"{heldout['after']:.3f}", gain
         )

@@ -277,7 +277,9 @@ def summarise(
             "before": gain.before,
             "after": gain.after,
             "gain": gain.gain,
-            "ci95": [bound if math.isfinite(bound) else None for bound in gain.ci95],  # one prompt has no interval
+            "ci95": [
+                bound if math.isfinite(bound) else None for bound in gain.ci95
+            ],  # one prompt has no interval
             "n": gain.n,
             "prompts": gain.prompts,
             "excluded": gain.excluded,

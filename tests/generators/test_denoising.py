@@ -87,7 +87,9 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_batch(generator: DenoisingG
     together = generator.sample(PROMPTS, seeds=[5, 6, 7], **options)
     alone = generator.sample(PROMPTS[1:2], seeds=[6], **options)
     assert_close(together[1:2], alone, rtol=0, atol=1 / 255)
-    assert float((together[1] - generator.sample(PROMPTS[1:2], seeds=[9], **options)[0]).abs().max()) > 1 / 255
+    assert (
+        float((together[1] - generator.sample(PROMPTS[1:2], seeds=[9], **options)[0]).abs().max()) > 1 / 255
+    )
 
 
 def test_a_sample_is_the_one_of_plain_diffusers(generator: DenoisingGenerator) -> None:
@@ -125,7 +127,8 @@ def test_gradients_reach_the_lora_and_nothing_else(name: str) -> None:
     with_gradient = {n for m in modules for n, p in m.named_parameters() if p.grad is not None}
     trained = {n for n, p in generator.policy.named_parameters() if p.requires_grad}
     assert with_gradient == trained
-    assert trained and all("lora_" in n for n in trained)
+    assert trained
+    assert all("lora_" in n for n in trained)
     up = [p.grad for n, p in generator.policy.named_parameters() if "lora_B" in n]
     assert any(float(g.abs().max()) > 0 for g in up if g is not None)
 

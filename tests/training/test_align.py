@@ -50,7 +50,11 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
     assert rows(finished)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     values = summary(finished)
     assert values["heldout_reward"]["n"] == 8
-    assert values["heldout_reward"]["ci95"][0] <= values["heldout_reward"]["gain"] <= values["heldout_reward"]["ci95"][1]
+    assert (
+        values["heldout_reward"]["ci95"][0]
+        <= values["heldout_reward"]["gain"]
+        <= values["heldout_reward"]["ci95"][1]
+    )
     # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; then 4 steps of 3 pairs,
     # two sides, policy and reference, and the check before the first step with 2 pairs.
     assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + 4 * 3 * 4 + 2 * 4
@@ -93,7 +97,9 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(finished: Path, tmp_path: Path) -> None:
-    whole = replace(SMALL, train=replace(SMALL.train, micro_batch_size=3), evaluation=EvaluationConfig(n=2, every=0))
+    whole = replace(
+        SMALL, train=replace(SMALL.train, micro_batch_size=3), evaluation=EvaluationConfig(n=2, every=0)
+    )
     align(whole, tmp_path / "whole")
     # The first step only: Adam's first update is nearly the sign of the gradient, which magnifies rounding.
     ours, theirs = rows(tmp_path / "whole")[0], rows(finished)[0]
@@ -124,7 +130,9 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
         clip_gradients({"block.0": good, "block.1": bad}, 1.0, step=7)
 
 
-def test_a_policy_that_is_not_its_reference_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_that_is_not_its_reference_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mmalign.generators.denoising import DenoisingGenerator
 
     attach = DenoisingGenerator.attach_lora

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +29,17 @@ class Method(Protocol):
         ...
 
 
+def mixed_generator(*numbers: int) -> torch.Generator:
+    """Random numbers that depend on every one of several numbers, such as a seed and a step.
+
+    Mixed into 32 bits, since torch's CPU generator ignores the upper half of a 64-bit seed.
+    """
+    return torch.Generator("cpu").manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The random numbers of one step."""
-    return torch.Generator("cpu").manual_seed((seed << 32) + step)
+    return mixed_generator(seed, 0, step)
 
 
 def epoch_rows(step: int, *, size: int, count: int, seed: int) -> Tensor:
@@ -43,7 +52,7 @@ def epoch_rows(step: int, *, size: int, count: int, seed: int) -> Tensor:
     positions = torch.arange(step * size, (step + 1) * size)
     rows = torch.empty(size, dtype=torch.long)
     for epoch in (positions // count).unique().tolist():
-        order = torch.randperm(count, generator=torch.Generator().manual_seed((seed << 32) + 2**31 + epoch))
+        order = torch.randperm(count, generator=mixed_generator(seed, 1, epoch))
         inside = positions // count == epoch
         rows[inside] = order[positions[inside] % count]
     return rows

@@ -63,7 +63,7 @@ def fresh(with_lora: DenoisingGenerator) -> Iterator[DenoisingGenerator]:
 def trained(fresh: DenoisingGenerator) -> DenoisingGenerator:
     """The policy is another network than the reference."""
     for seed, parameter in enumerate(lora.trainable(fresh.policy)):
-        parameter.data.copy_(0.3 * gaussian(*parameter.shape, seed=seed))
+        parameter.data.copy_(gaussian(*parameter.shape, seed=seed))
     return fresh
 
 
@@ -132,15 +132,14 @@ def test_a_small_step_down_the_gradient_prefers_the_chosen_side(
     method = flow_dpo(fresh, pairs)
     batch = method.batch(0, size=B, seed=0)
     slope = gradients(method, batch)
+    # To first order the loss falls by the step times the squared slope: here by 1e-4, over a thousand roundings.
+    step = 1e-4 / sum(float(g.square().sum()) for g in slope.values())
     for name, parameter in fresh.policy.named_parameters():
         if name in slope:
-            parameter.data -= 1e-4 * slope[name]
+            parameter.data -= step * slope[name]
     loss, metrics = method.loss(batch)
-    assert loss.item() < math.log(2)
     assert metrics["margin"].item() > 0
-    # To first order the loss falls by the step times the squared slope.
-    expected = 1e-4 * sum(float(g.square().sum()) for g in slope.values())
-    assert math.log(2) - loss.item() == pytest.approx(expected, rel=0.2)
+    assert math.log(2) - loss.item() == pytest.approx(1e-4, rel=0.1)
 
 
 # Any policy
@@ -149,13 +148,15 @@ def test_a_small_step_down_the_gradient_prefers_the_chosen_side(
 @torch.no_grad()
 def test_swapping_the_sides_negates_the_margin(trained: DenoisingGenerator, pairs: LatentPairs) -> None:
     swapped = replace(pairs, chosen=pairs.rejected, rejected=pairs.chosen)
-    (_, forth), (_, back) = (
-        m.loss(m.batch(0, size=B, seed=0)) for m in (flow_dpo(trained, p) for p in (pairs, swapped))
-    )
-    assert abs(forth["margin"].item()) > 1e-2
-    assert_close(back["margin"], -forth["margin"], **CLOSE)
-    assert_close(back["accuracy"], 1 - forth["accuracy"])
-    assert_close(back["chosen_gain"], forth["rejected_gain"], **CLOSE)
+    one, other = (flow_dpo(trained, p) for p in (pairs, swapped))
+    margins = []
+    for k in range(B):  # row by row: in a mean, sides could be swapped between pairs
+        (_, forth), (_, back) = (m.loss(m.batch(0, size=B, seed=0).part(k, k + 1)) for m in (one, other))
+        assert_close(back["margin"], -forth["margin"], **CLOSE)
+        assert_close(back["accuracy"], 1 - forth["accuracy"])
+        assert_close(back["chosen_gain"], forth["rejected_gain"], **CLOSE)
+        margins.append(abs(forth["margin"].item()))
+    assert max(margins) > 1e-2
 
 
 @torch.no_grad()

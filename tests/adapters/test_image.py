@@ -1,6 +1,8 @@
 """The adapter that notebooks import, on a small random pipeline and on the embedded one."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from mmalign.errors import ConfigError, UnknownNameError
 from tests.generators.small_pipelines import flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl
 
 SIZE = {"height": 16, "width": 16}
-OPTIONS = {"steps": 2, "guidance": 2.0, **SIZE}
+OPTIONS: dict[str, Any] = {"steps": 2, "guidance": 2.0, **SIZE}
 PROMPTS = ["a red circle", "a blue star"]
 
 
@@ -21,7 +23,7 @@ def pictures(adapter: ImageAdapter) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("build", [flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl])
-def test_a_saved_lora_draws_the_same_in_plain_diffusers(build, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_saved_lora_draws_the_same_in_plain_diffusers(build: Callable[[], Any], tmp_path: Path) -> None:
     adapter = ImageAdapter(build(), **SIZE)
     adapter.generator.attach_lora(rank=2, alpha=4)
     before = pictures(adapter)
@@ -54,7 +56,7 @@ def test_loading_a_lora_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     other = ImageAdapter(stable_diffusion_3(), **SIZE)
     with pytest.raises(ConfigError, match="nothing of this LoRA fits"):
         other.load_lora(tmp_path)
-    with pytest.raises(ConfigError, match="no pytorch_lora_weights.safetensors here"):
+    with pytest.raises(ConfigError, match=r"no pytorch_lora_weights\.safetensors here"):
         other.load_lora(tmp_path / "nowhere")
 
 

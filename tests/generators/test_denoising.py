@@ -83,7 +83,7 @@ def test_conditioning_costs_no_denoiser_pass(generator: DenoisingGenerator) -> N
 
 
 def test_a_sample_depends_on_its_seed_and_not_on_its_batch(generator: DenoisingGenerator) -> None:
-    options = {"steps": 3, "guidance": 2.0, **SIZE}
+    options: dict[str, Any] = {"steps": 3, "guidance": 2.0, **SIZE}
     together = generator.sample(PROMPTS, seeds=[5, 6, 7], **options)
     alone = generator.sample(PROMPTS[1:2], seeds=[6], **options)
     assert_close(together[1:2], alone, rtol=0, atol=1 / 255)
@@ -243,5 +243,5 @@ def test_mistakes_are_named(generator: DenoisingGenerator) -> None:
     with pytest.raises(ConfigError, match="has no option 'colour'"):
         generator.sample(PROMPTS[:1], seeds=[1], colour="red")
     if generator.guidance.layout != "none":
-        with pytest.raises(ConfigError, match="both|branches|guidance="):
+        with pytest.raises(ConfigError, match=r"captured with guidance=\.\.\."):
             generator.predict(noisy, torch.zeros(2, dtype=torch.long), conditioning, guidance=2.0)

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,8 +33,8 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def summary(folder: Path) -> dict:  # type: ignore[type-arg]
-    values: dict = json.loads((folder / "summary.json").read_text())  # type: ignore[type-arg]
+def summary(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return {k: v for k, v in values.items() if k not in ("wall_s", "peak_rss_mb")}
 
 
@@ -43,8 +44,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
-    names = "recipe.yaml pairs.parquet lora/pytorch_lora_weights.safetensors metrics.jsonl summary.json report.html README.md"
-    for name in (*names.split(), "samples/before.png", "samples/after.png", "checkpoints/step-000004"):
+    files = "recipe.yaml pairs.parquet metrics.jsonl summary.json report.html README.md samples/after.png"
+    for name in (*files.split(), "samples/before.png", "lora/pytorch_lora_weights.safetensors", "checkpoints/step-000004"):
         assert (finished / name).exists(), name
     assert [row["step"] for row in rows(finished)] == [1, 2, 3, 4]
     assert rows(finished)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -72,12 +73,12 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
 
     real_write, real_step = samples._write, loop._one_step
 
-    def write(picture, path: Path) -> None:  # type: ignore[no-untyped-def]
+    def write(picture, path: Path) -> None:
         if path.parent.name == stage and path.name == "00006.png":
             raise Killed
         real_write(picture, path)
 
-    def step(*args, step: int, **kwargs):  # type: ignore[no-untyped-def]
+    def step(*args, step: int, **kwargs):
         if stage == "training" and step == 3:
             raise Killed
         return real_step(*args, step=step, **kwargs)
@@ -112,7 +113,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
 
     real = FlowDPO.loss
 
-    def broken(self, batch):  # type: ignore[no-untyped-def]
+    def broken(self, batch):
         loss, metrics = real(self, batch)
         return (loss * float("nan") if loss.requires_grad else loss), metrics
 
@@ -137,7 +138,7 @@ def test_a_policy_that_is_not_its_reference_does_not_start(
 
     attach = DenoisingGenerator.attach_lora
 
-    def moved(self, **options) -> None:  # type: ignore[no-untyped-def]
+    def moved(self, **options) -> None:
         attach(self, **options)
         for name, parameter in self.policy.named_parameters():
             if "lora_B" in name:

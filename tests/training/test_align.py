@@ -45,7 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
     files = "recipe.yaml pairs.parquet metrics.jsonl summary.json report.html README.md samples/after.png"
-    for name in (*files.split(), "samples/before.png", "lora/pytorch_lora_weights.safetensors", "checkpoints/step-000004"):
+    lora = "lora/pytorch_lora_weights.safetensors"
+    for name in (*files.split(), lora, "samples/before.png", "checkpoints/step-000004"):
         assert (finished / name).exists(), name
     assert [row["step"] for row in rows(finished)] == [1, 2, 3, 4]
     assert rows(finished)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)

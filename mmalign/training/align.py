@@ -1,6 +1,5 @@
 """A whole alignment run: judge the base, make pairs, train, judge again, write it down; every stage resumes."""
 
-import importlib
 import math
 import resource as process
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from mmalign.evaluation.statistics import paired_bootstrap
 from mmalign.files import whole_file
 from mmalign.generators.conditioning import concatenate
 from mmalign.media import Image, Sample
-from mmalign.methods import METHODS
+from mmalign.methods import load_method
 from mmalign.methods.flow_dpo import LatentPairs
 from mmalign.rewards.base import Reward
 from mmalign.rewards.cards import load_reward
@@ -74,11 +73,7 @@ def align(recipe: Recipe, folder: Path) -> Path:
     judge = Judge(recipe, run, adapter, mixture, heldout)
     before = judge.side("before")
     pairs = _pairs(recipe, run, adapter, mixture)
-    config_class, target = METHODS[recipe.method.name]
-    assert isinstance(recipe.method, config_class)
-    module, _, name = target.partition(":")
-    latents = encode_pairs(adapter, pairs)
-    method = getattr(importlib.import_module(module), name)(recipe.method, adapter.generator, latents)
+    method = load_method(recipe.method.name)(recipe.method, adapter.generator, encode_pairs(adapter, pairs))
     train(
         method,
         adapter.generator,

@@ -71,7 +71,7 @@ def train(
                 raise KeyboardInterrupt
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
-            values = _one_step(method, config, accelerator, parameters, optimizer, step=step)
+            values = one_step(method, config, accelerator, parameters, optimizer, step=step)
             step += 1
             if glance is not None and glance_every and step % glance_every == 0:
                 values.update(glance())
@@ -112,7 +112,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _one_step(
+def one_step(
     method: Method,
     config: TrainConfig,
     accelerator: Accelerator,

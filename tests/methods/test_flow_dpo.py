@@ -1,6 +1,5 @@
 """Flow-DPO on a small Stable Diffusion 3: its identities hold on the real generator, not on formulas alone."""
 
-import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from mmalign.errors import ConfigError, ShapeError
 from mmalign.generators import lora
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.generators.timesteps import read_timesteps
-from mmalign.methods import METHODS
+from mmalign.methods import METHODS, load_method
 from mmalign.methods.configs import FlowDPOConfig, OwnPairs
 from mmalign.methods.flow_dpo import FlowDPO, LatentPairs, PairBatch
 from mmalign.sampling import add_noise
@@ -342,7 +341,5 @@ def test_pairs_that_cannot_be_made_are_refused(options: dict[str, Any], message:
 
 
 def test_the_table_of_methods_finds_it() -> None:
-    config, place = METHODS[FlowDPOConfig.name]
-    module, _, name = place.partition(":")
-    assert config is FlowDPOConfig
-    assert getattr(importlib.import_module(module), name) is FlowDPO
+    assert METHODS[FlowDPOConfig.name][0] is FlowDPOConfig
+    assert load_method(FlowDPOConfig.name) is FlowDPO

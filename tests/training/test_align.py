@@ -72,7 +72,7 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
     class Killed(BaseException):
         pass
 
-    real_write, real_step = samples._write, loop._one_step
+    real_write, real_step = samples._write, loop.one_step
 
     def write(picture, path: Path) -> None:
         if path.parent.name == stage and path.name == "00006.png":
@@ -85,7 +85,7 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
         return real_step(*args, step=step, **kwargs)
 
     monkeypatch.setattr(samples, "_write", write)
-    monkeypatch.setattr(loop, "_one_step", step)
+    monkeypatch.setattr(loop, "one_step", step)
     with pytest.raises(Killed):
         align(SMALL, tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()

@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import nn
 
 from mmalign.adapters.loading import load_adapter
+from mmalign.data.prompts import read_prompts
 from mmalign.generators import lora
 from mmalign.generators.capture import map_tensors, prediction_of
 from mmalign.methods import load_method
@@ -106,7 +107,9 @@ def main(settings: Settings) -> int:
     generator = adapter.generator
     generator.attach_lora(rank=recipe.train.lora_rank)
     with tempfile.TemporaryDirectory() as folder:
-        pairs = own_pairs(recipe, RunFolder(Path(folder)), adapter, load_mixture(recipe.reward))
+        pairs = own_pairs(
+            recipe, read_prompts(str(recipe.prompts)), RunFolder(Path(folder)), adapter, load_mixture(recipe.reward)
+        )
         method = load_method(recipe.method.name)(recipe.method, generator, encode_pairs(adapter, pairs))
     accelerator = Accelerator(
         mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision

@@ -97,5 +97,8 @@ def _quiet() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from diffusers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     logging.getLogger("torch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch|peft|open_clip)\.")

@@ -71,9 +71,12 @@ def align(recipe: Recipe, folder: Path) -> Path:
             adapter.generator.policy.enable_gradient_checkpointing()  # type: ignore[operator]
     run.forget(adapter.generator.denoiser_passes)
     judge = Judge(recipe, run, adapter, mixture, heldout)
+    # What a user brings is read before anything long is begun.
+    prompts = read_prompts(recipe.prompts) if recipe.prompts else []
+    given = None if recipe.preferences is None else encode_pairs(adapter, read_pairs(recipe.preferences))
     before = judge.side("before")
-    pairs = _pairs(recipe, run, adapter, mixture)
-    method = load_method(recipe.method.name)(recipe.method, adapter.generator, encode_pairs(adapter, pairs))
+    pairs = given or encode_pairs(adapter, _own_pairs(recipe, prompts, run, adapter, mixture))
+    method = load_method(recipe.method.name)(recipe.method, adapter.generator, pairs)
     train(
         method,
         adapter.generator,
@@ -182,26 +185,26 @@ def _picture(sample: Sample) -> Image:
     return sample.media
 
 
-def _pairs(recipe: Recipe, run: RunFolder, adapter: ImageAdapter, mixture: Mixture | None) -> list[Pair]:
-    """The user's pairs, or pairs of the generator's own samples."""
-    if recipe.preferences is not None:
-        return read_pairs(recipe.preferences)
+def _own_pairs(
+    recipe: Recipe, prompts: list[str], run: RunFolder, adapter: ImageAdapter, mixture: Mixture | None
+) -> list[Pair]:
+    """Pairs of the generator's own samples, from the run folder where they are there already."""
     if not run.pairs.exists():
         assert mixture is not None
-        assert recipe.prompts is not None
-        write_pairs(run.pairs, own_pairs(recipe, run, adapter, mixture))
+        write_pairs(run.pairs, own_pairs(recipe, prompts, run, adapter, mixture))
     return read_pairs(run.pairs)
 
 
-def own_pairs(recipe: Recipe, run: RunFolder, adapter: ImageAdapter, mixture: Mixture) -> list[Pair]:
+def own_pairs(
+    recipe: Recipe, prompts: Sequence[str], run: RunFolder, adapter: ImageAdapter, mixture: Mixture
+) -> list[Pair]:
     """Draw groups of samples for training prompts, score them, and pair the best with the worst of each.
 
     Raises:
         ConfigError: no group has two different scores.
     """
     source = recipe.method.pairs  # type: ignore[attr-defined]
-    assert recipe.prompts is not None
-    prompts = read_prompts(recipe.prompts)[: source.prompts]
+    prompts = prompts[: source.prompts]
     repeated = [prompt for prompt in prompts for _ in range(source.group_size)]
     first = TRAINING_SEED + recipe.train.seed * 100_000
     seeds = [first + i for i in range(len(repeated))]

@@ -15,6 +15,8 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
+if not console.is_terminal:
+    console = Console(stderr=True, width=120)  # a log has no width of its own
 
 
 class Stage:
@@ -36,8 +38,8 @@ class Stage:
 def stage(name: str, total: int, *, done: int = 0) -> Iterator[Stage]:
     """A bar for one stage; on a terminal it moves, in a log it is one line at the end."""
     columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),

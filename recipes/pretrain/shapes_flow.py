@@ -1,7 +1,8 @@
 """Make ``embedded/shapes-flow``: a small StableDiffusion3Pipeline that draws the shapes world, with a stated flaw.
 
-The flaw is random caption noise: in training, each attribute of each caption is drawn anew with probability 0.4. The
-model therefore draws sharp shapes that are often not the ones asked for, and alignment has something to mend.
+The flaw is random caption noise: it first learns true captions, then captions of which each attribute is drawn anew with
+probability 0.4. So it knows what words mean and draws clean shapes, but believes a prompt only so far: as often as its
+captions lied it draws another shape than the one asked for, and alignment has something to mend.
 
     uv run python recipes/pretrain/shapes_flow.py        # about 80 minutes on two cores; resumes where it stopped
 """
@@ -42,7 +43,11 @@ class Settings:
     caption_dropout: float = 0.1
     vae_steps: int = 1_200
     vae_batch: int = 32
-    flow_steps: int = 3_000
+    vae: Path | None = None
+    """A pipeline whose VAE is taken instead of training one."""
+    flow_steps: int = 6_000
+    clean_steps: int = 3_500
+    """Of these, the first are on true captions."""
     flow_batch: int = 64
     device: str = "cpu"
     seed: int = 0
@@ -206,23 +211,24 @@ def train_flow(
     def loss(step: int) -> Tensor:
         random = generator(settings.seed, 3, step)
         rows = torch.randint(len(latents), (settings.flow_batch,), generator=random).tolist()
-        texts = list(shapes.noisy_captions([scenes[i] for i in rows], random, noise=settings.caption_noise))
+        noise = settings.caption_noise if step >= settings.clean_steps else 0.0
+        texts = list(shapes.noisy_captions([scenes[i] for i in rows], random, noise=noise))
         dropped = torch.rand(len(rows), generator=random) < settings.caption_dropout
         texts = ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
         embeds, _, pooled, _ = pipeline.encode_prompt(
             texts, texts, texts, do_classifier_free_guidance=False, max_sequence_length=TOKENS
         )
         clean = latents[rows]
-        noise = torch.randn(clean.shape, generator=random).to(settings.device)
+        gaussian = torch.randn(clean.shape, generator=random).to(settings.device)
         sigma = torch.randn(len(rows), generator=random).sigmoid().to(settings.device)
         mix = sigma[:, None, None, None]
         velocity = pipeline.transformer(
-            (1 - mix) * clean + mix * noise,
+            (1 - mix) * clean + mix * gaussian,
             timestep=1000 * sigma,
             encoder_hidden_states=embeds,
             pooled_projections=pooled,
         ).sample
-        return (velocity - (noise - clean)).square().mean()
+        return (velocity - (gaussian - clean)).square().mean()
 
     fit("flow", modules, loss, steps=settings.flow_steps, learning_rate=1.5e-3, folder=settings.work)
 
@@ -266,7 +272,10 @@ def main(settings: Settings) -> None:
     started = time.monotonic()
     scenes, pictures = draw_world(settings)
     console.print(f"{len(scenes)} pictures drawn in {time.monotonic() - started:.0f} s")
-    vae = train_vae(settings, pictures)
+    if settings.vae is None:
+        vae = train_vae(settings, pictures)
+    else:
+        vae = AutoencoderKL.from_pretrained(settings.vae, subfolder="vae").to(settings.device)
     latents = encode_world(settings, vae, pictures)
     pipeline = build_pipeline(settings, vae)
     train_flow(settings, pipeline, scenes, latents)

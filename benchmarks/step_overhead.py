@@ -22,16 +22,13 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import nn
 
-from mmalign.adapters.loading import load_adapter
-from mmalign.data.prompts import read_prompts
 from mmalign.generators import lora
 from mmalign.generators.capture import map_tensors, prediction_of
-from mmalign.methods import load_method
-from mmalign.training.align import encode_pairs, own_pairs
+from mmalign.rewards.compose import load_weighted
+from mmalign.training.align import load_for_training, make_method, prepare
 from mmalign.training.folder import RunFolder
 from mmalign.training.loop import one_step
 from mmalign.training.recipe import load_recipe
-from mmalign.training.rewarding import load_mixture
 
 BAR = 1.15
 console = Console(stderr=True)
@@ -99,18 +96,15 @@ def repeat(policy: nn.Module, passes: list[Pass], accelerator: Accelerator) -> N
 def main(settings: Settings) -> int:
     """Measure, print, and fail above the bar."""
     recipe = load_recipe(settings.recipe)
-    recipe = replace(
-        recipe,
-        method=replace(recipe.method, pairs=replace(recipe.method.pairs, prompts=settings.prompts)),  # type: ignore[attr-defined, call-arg]
-    )
-    adapter = load_adapter(recipe.model)
+    own = getattr(recipe.method, "own", None)
+    if own is not None:
+        method_config: Any = recipe.method
+        recipe = replace(recipe, method=replace(method_config, own=replace(own, prompts=settings.prompts)))
+    adapter = load_for_training(recipe)
     generator = adapter.generator
-    generator.attach_lora(rank=recipe.train.lora_rank)
     with tempfile.TemporaryDirectory() as folder:
-        pairs = own_pairs(
-            recipe, read_prompts(str(recipe.prompts)), RunFolder(Path(folder)), adapter, load_mixture(recipe.reward)
-        )
-        method = load_method(recipe.method.name)(recipe.method, generator, encode_pairs(adapter, pairs))
+        task = prepare(recipe, adapter, load_weighted(recipe.reward))
+        method = make_method(recipe, task, RunFolder(Path(folder)))
     accelerator = Accelerator(
         mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mmalign.generators.denoising import DenoisingGenerator
-from mmalign.generators.timesteps import TimestepTable
+from mmalign.generators.timesteps import NoiseLevel, TimestepTable
 from mmalign.likelihoods import denoising_log_likelihood
 from mmalign.sampling import Kind, Prediction, add_noise, target
 from tests.generators.small_pipelines import stable_diffusion_3
@@ -33,14 +33,13 @@ class Oracle:
         self.timesteps = TimestepTable(kind, alpha, sigma, 1000 * sigma)
         self.clean, self.noise, self.error = clean, noise, error
 
-    def predict(self, noisy: Tensor, row: Tensor, conditioning: Any) -> Prediction:
-        table = self.timesteps
-        shares = table.alpha[row], table.sigma[row]
+    def predict(self, noisy: Tensor, level: NoiseLevel, conditioning: Any) -> Prediction:
+        shares = level.alpha, level.sigma
         # What it is shown is the mix at each sample's own level.
         assert_close(noisy, add_noise(self.clean, self.noise, *shares))
         wrong = self.error.reshape(-1, *[1] * (noisy.ndim - 1))
-        output = target(self.clean, self.noise, *shares, table.kind) + wrong
-        return Prediction(noisy, output, *shares, table.kind)
+        output = target(self.clean, self.noise, *shares, self.timesteps.kind) + wrong
+        return Prediction(noisy, output, *shares, self.timesteps.kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,7 +50,7 @@ def test_a_network_wrong_by_e_has_minus_half_e_squared_in_its_own_parametrisatio
     clean, noise = gaussian(B, *shape), gaussian(B, *shape, seed=1)
     oracle: Any = Oracle(kind, clean, noise, torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64))
     row = torch.tensor([2, 0, 1])
-    found = denoising_log_likelihood(oracle, clean, None, noise=noise, row=row)  # type: ignore[arg-type]
+    found = denoising_log_likelihood(oracle, clean, None, noise=noise, level=oracle.timesteps.at(row))  # type: ignore[arg-type]
     assert_close(found, torch.tensor([0.0, -0.5, -2.0], dtype=torch.float64))
 
 
@@ -80,7 +79,7 @@ def test_of_a_flow_it_is_the_velocity_error_by_hand(
         **conditioning.conditional,
     )[0]
     expected = -((velocity - (noise - clean)) ** 2).mean((1, 2, 3)) / 2
-    found = denoising_log_likelihood(generator, clean, conditioning, noise=noise, row=ROW)
+    found = denoising_log_likelihood(generator, clean, conditioning, noise=noise, level=generator.timesteps.at(ROW))
     assert_close(found, expected)
     assert found.unique().numel() == B
 
@@ -91,10 +90,10 @@ def test_a_sample_does_not_know_its_neighbours(
 ) -> None:
     clean, noise = sample
     conditioning = generator.condition(PROMPTS, **SIZE)
-    together = denoising_log_likelihood(generator, clean, conditioning, noise=noise, row=ROW)
+    together = denoising_log_likelihood(generator, clean, conditioning, noise=noise, level=generator.timesteps.at(ROW))
     order = torch.tensor([2, 0])
     fewer = denoising_log_likelihood(
-        generator, clean[order], conditioning.rows(order), noise=noise[order], row=ROW[order]
+        generator, clean[order], conditioning.rows(order), noise=noise[order], level=generator.timesteps.at(ROW[order])
     )
     assert_close(fewer, together[order], rtol=1e-5, atol=1e-6)
 
@@ -104,5 +103,5 @@ def test_guidance_has_no_part_in_it(generator: DenoisingGenerator, sample: tuple
     clean, noise = sample
     both, one = (generator.condition(PROMPTS, guidance=g, **SIZE) for g in (4.5, None))
     assert both.unconditional is not None
-    found = [denoising_log_likelihood(generator, clean, c, noise=noise, row=ROW) for c in (both, one)]
+    found = [denoising_log_likelihood(generator, clean, c, noise=noise, level=generator.timesteps.at(ROW)) for c in (both, one)]
     assert_close(*found)

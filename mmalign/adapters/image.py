@@ -17,7 +17,7 @@ class ImageAdapter:
 
     Args:
         pipeline: any diffusers pipeline that draws pictures; it stays live as ``adapter.generator.pipeline``.
-        options: the pipeline's own options for the checks at load (``height``, ``width``).
+        options: the pipeline's own options for the checks at load; ``height`` and ``width`` are also those of latents.
     """
 
     modality: Modality = "image"
@@ -49,9 +49,14 @@ class ImageAdapter:
         return self.generator.codec.encode(torch.stack([picture.pixels for picture in media]))
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, *, height: int, width: int) -> list[Image]:
-        """Pictures of latents; ``generator.codec.decode`` is the same with gradient."""
-        return [Image(p) for p in self.generator.codec.decode(latents, height=height, width=width).cpu()]
+    def decode(self, latents: Tensor) -> list[Image]:
+        """Pictures of latents [B, ...]."""
+        return [Image(pixels) for pixels in self.decode_with_grad(latents).cpu()]
+
+    def decode_with_grad(self, latents: Tensor) -> Tensor:
+        """Pixels [B, 3, H, W] in [0, 1] of latents [B, ...], with gradient."""
+        height, width = self.generator.size
+        return self.generator.codec.decode(latents, height=height, width=width)
 
     def save_lora(self, folder: Path) -> None:
         """Write ``pytorch_lora_weights.safetensors``, for plain ``pipeline.load_lora_weights(folder)``."""

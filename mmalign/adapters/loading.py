@@ -33,7 +33,9 @@ def embedded_models() -> list[str]:
     return sorted(f"embedded/{path.parent.name}" for path in resource("assets").glob("*/model_index.json"))
 
 
-def load_adapter(name: str, *, modality: str = "image", device: str | None = None, dtype: Any = None) -> Any:
+def load_adapter(
+    name: str, *, modality: str = "image", device: str | None = None, dtype: Any = None, **options: Any
+) -> Any:
     """Load a pipeline and verify that it can be aligned.
 
     Args:
@@ -41,6 +43,7 @@ def load_adapter(name: str, *, modality: str = "image", device: str | None = Non
         modality: what it makes.
         device: by default the first GPU, else the CPU.
         dtype: of the frozen weights; by default fp32 on the CPU and bf16 on a GPU.
+        options: the pipeline's own options for the checks at load (``height``, ``width``, ``max_sequence_length``).
 
     Returns:
         An ``ImageAdapter``; its ``generator.pipeline`` is the live diffusers pipeline.
@@ -68,4 +71,4 @@ def load_adapter(name: str, *, modality: str = "image", device: str | None = Non
             f"Give a folder with model_index.json, a hub id, or one of {', '.join(embedded_models())}"
         ) from None
     module, _, target = ADAPTERS[modality].partition(":")
-    return getattr(importlib.import_module(module), target)(pipeline.to(device))
+    return getattr(importlib.import_module(module), target)(pipeline.to(device), **options)

@@ -1,12 +1,12 @@
 """Preference pairs: read from a user's file, made from scored samples, and written."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from mmalign.data.cells import medium_of, number_of, relative_to, text_of
 from mmalign.data.readers import Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
@@ -45,28 +45,18 @@ def read_pairs(path: Path) -> list[Pair]:
 
 
 def _pair(row: Record, path: Path, number: int) -> Pair:
-    for column in ("prompt", "chosen", "rejected"):
-        if not isinstance(row.get(column), str) or not row[column]:
-            raise DataError(f"expected a text, got {row.get(column)!r}", file=path, row=number, column=column)
-    media = [path.parent / row[column] for column in ("chosen", "rejected")]
-    for column, medium in zip(("chosen", "rejected"), media, strict=True):
-        if not medium.is_file():
-            raise DataError(f"no such file: {medium}", file=path, row=number, column=column)
-    margin = row.get("margin")
-    return Pair(row["prompt"], media[0], media[1], None if margin in (None, "") else float(margin))
+    prompt = text_of(row, "prompt", path, number)
+    chosen, rejected = (medium_of(row, column, path, number) for column in ("chosen", "rejected"))
+    return Pair(prompt, chosen, rejected, number_of(row, "margin", path, number))
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write a parquet file of pairs, whole or not at all, with media paths relative to it."""
-
-    def relative(medium: Path) -> str:
-        return Path(os.path.relpath(medium, path.parent)).as_posix()
-
     rows = [
         {
             "prompt": p.prompt,
-            "chosen": relative(p.chosen),
-            "rejected": relative(p.rejected),
+            "chosen": relative_to(path, p.chosen),
+            "rejected": relative_to(path, p.rejected),
             "margin": p.margin,
         }
         for p in pairs

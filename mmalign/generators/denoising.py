@@ -8,6 +8,7 @@ guidance mixes the two branches, and at which noise levels the model works. What
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -19,12 +20,13 @@ from mmalign.generators.capture import Recording, listen, prediction_of, run
 from mmalign.generators.conditioning import Arguments, Conditioning, batch_axes
 from mmalign.generators.guidance import Guidance, fit_guidance, without_variance
 from mmalign.generators.latents import build_codec
-from mmalign.generators.timesteps import read_timesteps, row_error, time_name
+from mmalign.generators.timesteps import NoiseLevel, read_timesteps, row_error, time_name
 from mmalign.sampling.parametrisation import Prediction
 
 DENOISERS = ("prior", "transformer", "unet")
 PROBE_PROMPTS = ("a", "the other one")
 PROBE_STEPS = 4
+Weights = Literal["policy", "reference", "old", "target"]
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest relative error of a load-time check; in sixteen bits it is the rounding of the pipeline's own latents."""
 
@@ -52,6 +54,8 @@ class DenoisingGenerator:
         """Relative errors measured at load, by name."""
         self._probe(options)
         self._layers = lora.tuner_layers(self.policy)
+        self.kept = lora.KeptWeights(self.policy)
+        """Copies of the LoRA by name."""
         self.denoiser_passes = 0
         """Samples that went through the denoiser so far, two for a guided one: what a method costs."""
         self.policy.register_forward_hook(self._count, with_kwargs=True)
@@ -62,16 +66,23 @@ class DenoisingGenerator:
         """Make a fresh LoRA the policy; until it is trained, policy and reference are bit-identical."""
         lora.attach(self.policy, rank=rank, alpha=alpha, seed=seed)
         self._layers = lora.tuner_layers(self.policy)
+        self.kept = lora.KeptWeights(self.policy)
 
     @contextmanager
-    def weights(self, which: Literal["policy", "reference"]) -> Iterator[None]:
-        """Compute with the trained policy, or with the frozen reference: the same weights with the LoRA off."""
-        if which not in ("policy", "reference"):
-            raise ConfigError(f"weights: expected 'policy' or 'reference', got '{which}'")
+    def weights(self, which: Weights) -> Iterator[None]:
+        """Compute with the trained policy; with the frozen reference, the same weights with the LoRA off; or with a
+        kept copy of the LoRA, such as the old policy that made a rollout.
+
+        Raises:
+            ConfigError: no copy of this name was kept.
+        """
         if which == "policy":
             yield
-        else:
+        elif which == "reference":
             with lora.disabled(self._layers):
+                yield
+        else:
+            with self.kept.active(which):
                 yield
 
     # --- conditioning and prediction ----------------------------------------------------------------------------------
@@ -91,21 +102,26 @@ class DenoisingGenerator:
         arguments = self._arguments(prompts, seeds=None, guidance=guidance, steps=PROBE_STEPS, **options)
         with listen(self.pipeline, self.policy, stop_at_call=2 if two_calls else 1) as recording:
             self.pipeline(**arguments)
+        return self.conditioning_of(recording, batch=len(prompts))[0]
+
+    def conditioning_of(self, recording: Recording, *, batch: int) -> tuple[Conditioning, Tensor]:
+        """What the first step of a recorded run of ``batch`` samples was given: conditioning, and latents [B, ...]."""
         calls = [call.arguments for call in recording.calls]
-        conditional, unconditional = self.guidance.branches(calls, self.axes, batch=len(prompts))
-        latent_shape = tuple(conditional[self.latents_name].shape[1:])
+        conditional, unconditional = self.guidance.branches(calls, self.axes, batch=batch)
+        latents: Tensor = conditional[self.latents_name]
         conditional = self._without_inputs(conditional)
         unconditional = None if unconditional is None else self._without_inputs(unconditional)
-        return Conditioning(conditional, unconditional, self.axes, len(prompts), latent_shape)
+        shape = tuple(latents.shape[1:])
+        return Conditioning(conditional, unconditional, self.axes, batch, shape), latents
 
     def predict(
-        self, noisy: Tensor, row: Tensor, conditioning: Conditioning, *, guidance: float | None = None
+        self, noisy: Tensor, level: NoiseLevel, conditioning: Conditioning, *, guidance: float | None = None
     ) -> Prediction:
         """What the network says of noisy latents; gradient flows.
 
         Args:
-            noisy: [B, ...], alpha * clean + sigma * noise at each sample's row.
-            row: [B], index into ``self.timesteps``.
+            noisy: [B, ...], alpha * clean + sigma * noise.
+            level: of each sample; ``self.timesteps.at(row)`` gives those the model was trained at.
             conditioning: of B samples.
             guidance: None predicts with the conditional branch alone; a scale mixes both as the pipeline does.
 
@@ -113,26 +129,39 @@ class DenoisingGenerator:
             ShapeError: the batch sizes differ.
             ConfigError: guidance is asked of a conditioning without both branches.
         """
-        if not len(noisy) == len(row) == conditioning.size:
+        if not len(noisy) == len(level) == conditioning.size:
             raise ShapeError(
-                f"predict: {len(noisy)} latents, {len(row)} rows, conditioning of {conditioning.size}"
+                f"predict: {len(noisy)} latents, {len(level)} noise levels, conditioning of {conditioning.size}"
             )
-        row = row.cpu()
-        time = self.timesteps.model_time[row].to(noisy.device)
-        output = self._forward(noisy, time, conditioning.conditional)
-        if guidance is not None and self.guidance.layout != "none":
-            if conditioning.unconditional is None:
-                raise ConfigError("predict: guidance needs a conditioning captured with guidance=...")
-            weight, other = self.guidance.weights(guidance)
-            output = weight * output + other * self._forward(noisy, time, conditioning.unconditional)
-        alpha, sigma = self.timesteps.alpha[row], self.timesteps.sigma[row]
-        return Prediction(
+        level = level.to(noisy.device)
+        output = self._forward(noisy, level.model_time, conditioning.conditional)
+        conditional = Prediction(
             noisy=noisy.float(),
             output=output,
-            alpha=alpha.to(noisy.device),
-            sigma=sigma.to(noisy.device),
+            alpha=level.alpha,
+            sigma=level.sigma,
             kind=self.timesteps.kind,
         )
+        if guidance is None:
+            return conditional
+        return self.guide(conditional, level, conditioning, guidance=guidance)
+
+    def guide(
+        self, conditional: Prediction, level: NoiseLevel, conditioning: Conditioning, *, guidance: float
+    ) -> Prediction:
+        """Mix a conditional prediction with that of the other branch, as the pipeline does at this scale.
+
+        Raises:
+            ConfigError: the conditioning was captured without guidance.
+        """
+        if self.guidance.layout == "none":
+            return conditional
+        if conditioning.unconditional is None:
+            raise ConfigError("predict: guidance needs a conditioning captured with guidance=...")
+        weight, other = self.guidance.weights(guidance)
+        time = level.model_time.to(conditional.noisy.device)
+        unconditional = self._forward(conditional.noisy, time, conditioning.unconditional)
+        return replace(conditional, output=weight * conditional.output + other * unconditional)
 
     def _forward(self, noisy: Tensor, time: Tensor, arguments: Arguments) -> Tensor:
         inputs = {self.latents_name: noisy.to(self.dtype), self.time_name: time.to(self.time_dtype)}
@@ -260,6 +289,7 @@ class DenoisingGenerator:
             self._check("guidance is linear in its branches", error)
         self.codec = build_codec(self.pipeline, arguments[self.latents_name])
         pictures = probe(*PROBE_PROMPTS, output="pt")[1].float()
+        self.size = (pictures.shape[-2], pictures.shape[-1])
         with torch.no_grad():
             decoded = self.codec.decode(latents, height=pictures.shape[-2], width=pictures.shape[-1])
         self._check("codec decodes as the pipeline", float((decoded - pictures).abs().max()))

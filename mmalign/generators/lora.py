@@ -85,6 +85,53 @@ def disabled(layers: list[BaseTunerLayer]) -> Iterator[None]:
             layer._disable_adapters = state
 
 
+class KeptWeights:
+    """Copies of a LoRA by name, which can take its place: only the LoRA exists twice, never the frozen weights."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        self._parameters = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
+        self._copies: dict[str, dict[str, Tensor]] = {}
+
+    def keep(self, name: str) -> None:
+        """Copy the LoRA as it is now."""
+        self._copies[name] = {key: p.detach().clone() for key, p in self._parameters.items()}
+
+    def blend(self, name: str, *, decay: float) -> None:
+        """Move a copy towards the LoRA: copy <- decay * copy + (1 - decay) * LoRA; with decay 0 it equals it bitwise."""
+        for key, copy in self._copies[name].items():
+            copy.lerp_(self._parameters[key].detach(), 1 - decay)
+
+    @contextmanager
+    def active(self, name: str) -> Iterator[None]:
+        """Compute with a copy inside the block, without gradient to it.
+
+        Raises:
+            ConfigError: no copy of this name was kept.
+        """
+        if name not in self._copies:
+            raise ConfigError(f"weights: no copy '{name}' was kept; there are {sorted(self._copies) or 'none'}")
+        copies = self._copies[name]
+        own = {key: parameter.data for key, parameter in self._parameters.items()}
+        for key, parameter in self._parameters.items():
+            parameter.data = copies[key]
+        try:
+            yield
+        finally:
+            for key, parameter in self._parameters.items():
+                parameter.data = own[key]
+
+    def state(self) -> dict[str, Tensor]:
+        """Every copy, for a checkpoint: tensors by ``copy/parameter``."""
+        return {f"{name}/{key}": t for name, copy in self._copies.items() for key, t in copy.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take copies back from a checkpoint."""
+        self._copies = {}
+        for path, tensor in state.items():
+            name, _, key = path.partition("/")
+            self._copies.setdefault(name, {})[key] = tensor.to(self._parameters[key].device)
+
+
 def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
     """The LoRA's tensors by name, as PEFT saves them."""
     state: dict[str, Tensor] = get_peft_model_state_dict(denoiser)

@@ -12,6 +12,33 @@ from mmalign.sampling.parametrisation import Kind, Prediction
 
 
 @dataclass(frozen=True, eq=False)
+class NoiseLevel:
+    """How much noise each of B latents holds, and what the denoiser is told of it.
+
+    Args:
+        alpha: [B], share of the clean latents.
+        sigma: [B], share of the noise.
+        model_time: [B], the denoiser's time.
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    model_time: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sigma)
+
+    def rows(self, index: Tensor) -> "NoiseLevel":
+        """The levels at ``index`` [N]; indices may repeat."""
+        index = index.to(self.sigma.device)
+        return NoiseLevel(self.alpha[index], self.sigma[index], self.model_time[index])
+
+    def to(self, device: torch.device | str) -> "NoiseLevel":
+        """The same on another device."""
+        return NoiseLevel(self.alpha.to(device), self.sigma.to(device), self.model_time.to(device))
+
+
+@dataclass(frozen=True, eq=False)
 class TimestepTable:
     """The noise levels a denoiser was trained at, from most to least noise.
 
@@ -38,6 +65,19 @@ class TimestepTable:
     def model_time(self) -> Tensor:
         """[N], what the denoiser is given as its time."""
         return self.time_offset + self.time_scale * self.scheduler_time
+
+    def at(self, row: Tensor) -> NoiseLevel:
+        """The levels of rows [B] of the table."""
+        row = row.to(self.sigma.device)
+        return NoiseLevel(self.alpha[row], self.sigma[row], self.model_time[row])
+
+    def at_time(self, scheduler_time: Tensor) -> NoiseLevel:
+        """The levels at times [B] of the scheduler: the row itself for whole times, exact for flows, else interpolated."""
+        alpha, sigma = zip(*(_row(self, float(time)) for time in scheduler_time), strict=True)
+        time = scheduler_time.float().cpu()
+        return NoiseLevel(
+            torch.tensor(alpha), torch.tensor(sigma), self.time_offset + self.time_scale * time
+        )
 
 
 def read_timesteps(scheduler: Any, recording: Recording | None = None) -> TimestepTable:

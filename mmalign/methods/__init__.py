@@ -3,10 +3,23 @@
 import importlib
 from typing import Any
 
-from mmalign.methods.configs import FlowDPOConfig, MethodConfig
+from mmalign.methods import configs
+from mmalign.methods.configs import MethodConfig
 
 METHODS: dict[str, tuple[type[MethodConfig], str]] = {
-    "flow_dpo": (FlowDPOConfig, "mmalign.methods.flow_dpo:FlowDPO"),
+    "d3po": (configs.D3POConfig, "mmalign.methods.d3po:D3PO"),
+    "diffusion_dpo": (configs.DiffusionDPOConfig, "mmalign.methods.diffusion_dpo:DiffusionDPO"),
+    "draft": (configs.DRaFTConfig, "mmalign.methods.draft:DRaFT"),
+    "dro": (configs.DROConfig, "mmalign.methods.dro:DRO"),
+    "flow_dpo": (configs.FlowDPOConfig, "mmalign.methods.flow_dpo:FlowDPO"),
+    "flow_grpo": (configs.FlowGRPOConfig, "mmalign.methods.flow_grpo:FlowGRPO"),
+    "nft": (configs.NFTConfig, "mmalign.methods.nft:NFT"),
+    "refl": (configs.ReFLConfig, "mmalign.methods.refl:ReFL"),
+    "reward_distillation": (
+        configs.RewardDistillationConfig,
+        "mmalign.methods.reward_distillation:RewardDistillation",
+    ),
+    "rwr": (configs.RWRConfig, "mmalign.methods.rwr:RWR"),
 }
 """By name: the settings, and where the method is, so that listing them imports no torch."""
 

@@ -1,10 +1,21 @@
-"""What a training loop asks of a method: batches that depend on the step alone, and a loss."""
+"""What every method shares: what it is given, and what a training loop asks of it."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mmalign.errors import ConfigError
+from mmalign.generators.denoising import DenoisingGenerator
+from mmalign.media import Sample
+from mmalign.methods.latents import LatentPairs, LatentSamples
+from mmalign.rewards.base import DifferentiableReward, Reward
+
+D = TypeVar("D")
 
 
 class Batch(Protocol):
@@ -17,16 +28,115 @@ class Batch(Protocol):
         ...
 
 
-class Method(Protocol):
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a method works with, beside its own settings.
+
+    Args:
+        adapter: the generator with its medium.
+        data: what an offline method learns from.
+        prompts: what an online method draws samples of.
+        reward: scores samples; None where the data says all.
+        sampling: the pipeline's own options for drawing samples, with ``steps`` and ``guidance``.
+        draw_batch: samples drawn at once.
+    """
+
+    adapter: Any
+    data: LatentPairs | LatentSamples | None = None
+    prompts: Sequence[str] = ()
+    reward: Reward | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    draw_batch: int = 32
+
+    @property
+    def generator(self) -> DenoisingGenerator:
+        """The policy, its reference and its kept copies."""
+        generator: DenoisingGenerator = self.adapter.generator
+        return generator
+
+    def data_of(self, kind: type[D], *, what: str) -> D:
+        """The data, which has to be of a kind.
+
+        Raises:
+            ConfigError: it is not there, or of another kind.
+        """
+        if not isinstance(self.data, kind):
+            raise ConfigError(f"this method learns from {what}, and was given {type(self.data).__name__}")
+        return self.data
+
+    @torch.no_grad()
+    def score(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] of clean latents, on the CPU; NaN where the reward has none.
+
+        Raises:
+            ConfigError: no reward was given.
+        """
+        if self.reward is None:
+            raise ConfigError("this method needs a reward; add --reward NAME")
+        scores = []
+        for start in range(0, len(latents), self.draw_batch):
+            rows = slice(start, start + self.draw_batch)
+            media = self.adapter.decode(latents[rows])
+            samples = [Sample(p, m) for p, m in zip(prompts[rows], media, strict=True)]
+            scores.append(self.reward.score(samples).value.float().cpu())
+        return torch.cat(scores)
+
+    def score_with_grad(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores [B] whose gradient reaches the clean latents, through decoder and reward.
+
+        Raises:
+            ConfigError: the reward has no gradient.
+        """
+        if not isinstance(self.reward, DifferentiableReward) or not self.reward.card.differentiable:
+            name = "none" if self.reward is None else f"'{self.reward.card.name}'"
+            raise ConfigError(
+                f"this method follows the reward's gradient, and the reward {name} has none; take a differentiable "
+                "one (`mmalign rewards`), or a method for black boxes such as flow_grpo"
+            )
+        decoded = self.adapter.decode_with_grad(latents)
+        return self.reward.score_with_grad(decoded, [Sample(prompt) for prompt in prompts])
+
+
+class Method(ABC):
     """A source x a likelihood x a loss."""
 
-    def batch(self, step: int, *, size: int, seed: int) -> Batch:
-        """The data of one step, a function of ``step`` and ``seed`` alone: so a resumed run equals an unbroken one."""
-        ...
+    steps_per_rollout: int = 1
+    """Optimiser steps on the data of one rollout. A checkpoint falls between rollouts, so that none is lost."""
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    @abstractmethod
+    def batch(self, step: int, *, size: int, seed: int) -> Batch:
+        """The data of one step, a function of ``step``, ``seed`` and the weights: a resumed run equals an unbroken one.
+
+        Args:
+            step: from 0; where it is a multiple of ``steps_per_rollout``, an online method draws new samples.
+            size: rows of an offline method; samples of an online one.
+            seed: of the run.
+        """
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss over the batch's rows, and what is worth plotting, each a mean over them."""
-        ...
+
+    def check_start(self, *, size: int, seed: int) -> None:
+        """Refuse to start where a fresh policy does not give the value that the loss has by definition.
+
+        Raises:
+            ConfigError: it does not, with the numbers.
+        """
+        del size, seed
+
+    def after_step(self, step: int) -> None:
+        """What follows an optimiser step, such as moving an average of the weights; ``step`` steps are done."""
+        del step
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to keep beside weights and optimiser."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        if state:
+            raise ConfigError(f"the checkpoint is of another method: it holds {sorted(state)[:3]}")
 
 
 def mixed_generator(*numbers: int) -> torch.Generator:
@@ -35,6 +145,11 @@ def mixed_generator(*numbers: int) -> torch.Generator:
     Mixed into 32 bits, since torch's CPU generator ignores the upper half of a 64-bit seed.
     """
     return torch.Generator("cpu").manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
+def mixed_seeds(count: int, *numbers: int) -> list[int]:
+    """``count`` seeds that depend on every one of several numbers."""
+    return [int(word) for word in np.random.SeedSequence(numbers).generate_state(count)]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -16,9 +16,13 @@ KEPT = 2
 
 
 def save_checkpoint(
-    folder: Path, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    method: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Write ``step-000100``: the trained parameters, the optimizer's moments, and the step."""
+    """Write ``step-000100``: the trained parameters, the optimizer's moments, the method's state, and the step."""
     target = folder / f"step-{step:06d}"
     unfinished = folder / f".{target.name}.{os.getpid()}"
     unfinished.mkdir(parents=True)
@@ -32,6 +36,8 @@ def save_checkpoint(
         for key, value in optimizer.state[parameter].items()
     }
     save_file(moments, unfinished / "optimizer.safetensors")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in (method or {}).items()}
+    save_file(state, unfinished / "method.safetensors")
     (unfinished / "state.json").write_text(json.dumps({"step": step}))
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
@@ -42,8 +48,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> int:
-    """Restore the newest checkpoint in place and return its step, 0 where there is none.
+) -> tuple[int, dict[str, Tensor]]:
+    """Restore the newest checkpoint in place; its step, 0 where there is none, and the method's state.
 
     Raises:
         ConfigError: the checkpoint is of another policy.
@@ -52,7 +58,7 @@ def load_checkpoint(
     for torn in folder.glob(".step-*"):
         shutil.rmtree(torn)
     if not found:
-        return 0
+        return 0, {}
     weights = load_file(found[-1] / "policy.safetensors")
     if weights.keys() != parameters.keys():
         raise ConfigError(f"{found[-1]}: holds another policy (other model or lora_rank); start a new run")
@@ -67,4 +73,4 @@ def load_checkpoint(
             parameter.copy_(weights[name])
     optimizer.state.update(state)
     step: int = json.loads((found[-1] / "state.json").read_text())["step"]
-    return step
+    return step, load_file(found[-1] / "method.safetensors")

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from mmalign.adapters.loading import load_adapter
-from mmalign.data.pairs import read_pairs
 from mmalign.data.prompts import read_prompts
 from mmalign.training.recipe import Recipe
 
@@ -17,19 +16,18 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
     Activations are measured: one sample goes forward through the policy while everything kept for its backward is
     counted.
     """
-    adapter = load_adapter(recipe.model)
+    adapter = load_adapter(recipe.model, modality=recipe.modality, **recipe.sampling.pipeline_options())
     generator = adapter.generator
     generator.attach_lora(rank=recipe.train.lora_rank)
-    branches = 1 if generator.guidance.layout == "none" or recipe.sampling.guidance == 1 else 2
-    sample = recipe.sampling.steps * branches
-    source = getattr(recipe.method, "pairs", None)
-    if recipe.preferences is not None:
-        pairs, drawn = len(read_pairs(recipe.preferences)), 0
-    else:
-        count = min(source.prompts, len(read_prompts(str(recipe.prompts)))) if source else 0
-        drawn = count * source.group_size if source else 0
-        pairs = count * source.pairs_per_prompt if source else 0
+    guided = generator.guidance.layout != "none"
+    sample = recipe.sampling.steps * (2 if guided and recipe.sampling.guidance != 1 else 1)
+    own = getattr(recipe.method, "own", None)
+    given = recipe.preferences or recipe.ratings or recipe.demonstrations
+    drawn = 0
+    if own is not None and given is None:
+        drawn = min(own.prompts, len(read_prompts(str(recipe.prompts)))) * own.group_size
     glances = recipe.train.steps // recipe.evaluation.every if recipe.evaluation.every else 0
+    passes = recipe.method.passes(recipe.train.batch_size, guided=guided)
     weights = sum(
         _bytes(p)
         for m in generator.pipeline.components.values()
@@ -37,14 +35,14 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
         for p in m.parameters()
     )
     lora = sum(_bytes(p) for p in generator.policy.parameters() if p.requires_grad)
-    activations = 2 * recipe.train.micro_batch_size * _kept_for_backward(generator)
+    rows = recipe.train.micro_batch_size * recipe.method.passes_per_row
+    activations = rows * _kept_for_backward(generator, recipe)
     return {
-        "pairs_at_most": pairs,
         "denoiser_passes": {
             "held-out samples, before and after": 2 * recipe.evaluation.n * sample,
             "training samples": drawn * sample,
-            "training, forward and backward": recipe.train.steps * recipe.train.batch_size * 2,
-            "training, reference": recipe.train.steps * recipe.train.batch_size * 2,
+            "training, forward and backward": recipe.train.steps * passes.backward,
+            "training, forward only": recipe.train.steps * passes.forward,
             "glances while training": glances * recipe.evaluation.glance * sample,
         },
         "memory_mb": {
@@ -63,9 +61,9 @@ def _mb(count: int) -> float:
     return round(count / 2**20, 1)
 
 
-def _kept_for_backward(generator: Any) -> int:
+def _kept_for_backward(generator: Any, recipe: Recipe) -> int:
     """Bytes that one sample's forward keeps for its backward, each storage once, weights left out."""
-    conditioning = generator.condition(["a"])
+    conditioning = generator.condition(["a"], **recipe.sampling.pipeline_options())
     weights = {p.data_ptr() for p in generator.policy.parameters()}
     kept: dict[int, int] = {}
 
@@ -78,6 +76,6 @@ def _kept_for_backward(generator: Any) -> int:
     noisy = torch.zeros(1, *conditioning.latent_shape, device=generator.device)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         # The output is held, so that no storage is freed and counted twice.
-        output = generator.predict(noisy, torch.zeros(1, dtype=torch.long), conditioning).output
+        output = generator.predict(noisy, generator.timesteps.at(torch.zeros(1, dtype=torch.long)), conditioning).output
     del output
     return sum(kept.values())

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mmalign.errors import ConfigError, NonFiniteError
-from mmalign.methods.base import Method
+from mmalign.errors import NonFiniteError
 
 
 def check_loss(loss: Tensor, *, step: int) -> None:
@@ -43,17 +42,3 @@ def clip_gradients(parameters: dict[str, nn.Parameter], max_norm: float, *, step
             "train.learning_rate, or use train.precision fp32"
         )
     return norm
-
-
-def check_start(method: Method, *, size: int, seed: int) -> None:
-    """With a fresh LoRA the policy is the reference, so a DPO loss is log 2 to the last digits.
-
-    Raises:
-        ConfigError: it is not, so dropout is on, or policy and reference do not share their weights.
-    """
-    with torch.no_grad():
-        loss, metrics = method.loss(method.batch(0, size=size, seed=seed).part(0, size))
-    if abs(float(loss) - math.log(2)) > 1e-6 or float(metrics["margin"]) != 0:
-        raise ConfigError(
-            f"before the first step policy and reference differ: the loss is {float(loss):.6f}, not log 2 = 0.693147"
-        )

@@ -17,7 +17,7 @@ from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.methods.base import Method
 from mmalign.training.checkpoint import load_checkpoint, save_checkpoint
 from mmalign.training.folder import RunFolder
-from mmalign.training.guards import check_loss, check_start, clip_gradients
+from mmalign.training.guards import check_loss, clip_gradients
 from mmalign.training.progress import console, stage
 from mmalign.training.recipe import TrainConfig
 
@@ -52,9 +52,11 @@ def train(
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
     )
-    first = load_checkpoint(run.checkpoints, parameters, optimizer)
+    first, state = load_checkpoint(run.checkpoints, parameters, optimizer)
+    method.load_state(state)
     if first == 0:
-        check_start(method, size=min(config.micro_batch_size, 4), seed=config.seed)
+        method.check_start(size=config.batch_size, seed=config.seed)
+    every = whole_rollouts(config.checkpoint_every, method.steps_per_rollout)
     _cut_metrics(run.metrics, first)
     step = first
     with (
@@ -65,14 +67,15 @@ def train(
     ):
         while step < config.steps:
             if stopped():
-                if step > first:
-                    save_checkpoint(run.checkpoints, step, parameters, optimizer)
+                if step > first and step % method.steps_per_rollout == 0:
+                    save_checkpoint(run.checkpoints, step, parameters, optimizer, method.state())
                     run.keep(generator.denoiser_passes)
                 raise KeyboardInterrupt
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
             values = one_step(method, config, accelerator, parameters, optimizer, step=step)
             step += 1
+            method.after_step(step)
             if glance is not None and glance_every and step % glance_every == 0:
                 values.update(glance())
             row = {"step": step, **values}
@@ -86,9 +89,18 @@ def train(
                     f"{n} {values[n]:.3f}" for n in ("loss", "accuracy", "heldout_reward") if n in values
                 )
             )
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save_checkpoint(run.checkpoints, step, parameters, optimizer)
+            if step % every == 0 or step == config.steps:
+                save_checkpoint(run.checkpoints, step, parameters, optimizer, method.state())
                 run.keep(generator.denoiser_passes)
+
+
+def whole_rollouts(every: int, steps_per_rollout: int) -> int:
+    """The interval of checkpoints, made up to whole rollouts, so that a resumed run never begins inside one.
+
+    >>> whole_rollouts(50, 1), whole_rollouts(50, 4)
+    (50, 52)
+    """
+    return -(-every // steps_per_rollout) * steps_per_rollout
 
 
 @contextmanager

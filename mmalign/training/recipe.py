@@ -83,6 +83,10 @@ class SamplingConfig:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "batch_size"}
         return {name: value for name, value in values.items() if value is not None}
 
+    def pipeline_options(self) -> dict[str, Any]:
+        """The options that shape latents and conditioning, without steps and guidance."""
+        return {name: value for name, value in self.options().items() if name not in ("steps", "guidance")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -118,6 +122,10 @@ class Recipe:
     """Prompts that training never sees."""
     preferences: Path | None = None
     """A file of your own pairs (prompt, chosen, rejected); replaces sampling and scoring."""
+    ratings: Path | None = None
+    """A file of your own scored samples (prompt, sample, score), for methods that learn from ratings."""
+    demonstrations: Path | None = None
+    """A file of your own good samples (prompt, sample), for methods that learn from demonstrations."""
     method: MethodConfig
     train: TrainConfig = field(default_factory=TrainConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -126,16 +134,28 @@ class Recipe:
     """Run folder; by default runs/<modality>-<method>-<n>."""
 
     def __post_init__(self) -> None:
-        if self.preferences is None and not (self.reward and self.prompts):
-            raise ConfigError(
-                "nothing to learn from: give --preferences FILE, or --reward NAME with --prompts FILE"
-            )
+        self._check_source()
         if (self.heldout_reward is None) != (self.heldout_prompts is None):
             raise ConfigError("heldout_reward and heldout_prompts belong together; give both, or neither")
         if self.heldout_reward in [name.partition(":")[0] for name in self.reward]:
             raise ConfigError(
                 f"heldout_reward '{self.heldout_reward}' is also trained on; it would prove nothing"
             )
+
+    def _check_source(self) -> None:
+        """Refuse what the method cannot learn from, and files that it would ignore."""
+        source = self.method.source
+        wanted = {"pairs": "preferences", "ratings": "ratings", "demonstrations": "demonstrations"}.get(source)
+        for name in ("preferences", "ratings", "demonstrations"):
+            if getattr(self, name) is not None and name not in (wanted, *self.method.also_takes):
+                uses = f"takes --{wanted}" if wanted else "draws its own samples"
+                raise ConfigError(f"--{name}: {self.method.name} does not use it; it {uses}")
+        given = wanted is not None and getattr(self, wanted) is not None
+        if self.method.needs_gradient and not self.reward:
+            raise ConfigError(f"{self.method.name} follows a reward's gradient: give --reward NAME")
+        if not given and not (self.reward and self.prompts):
+            file = f"--{wanted} FILE, or " if wanted else ""
+            raise ConfigError(f"nothing to learn from: give {file}--reward NAME with --prompts FILE")
 
     @property
     def modality(self) -> str:

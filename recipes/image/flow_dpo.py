@@ -13,7 +13,7 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=FlowDPOConfig(beta=100.0, pairs=OwnPairs(prompts=200, group_size=4, pairs_per_prompt=2)),
+    method=FlowDPOConfig(beta=100.0, own=OwnPairs(prompts=200, group_size=4, pairs_per_prompt=2)),
     train=TrainConfig(
         steps=150, batch_size=16, micro_batch_size=16, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
     ),

@@ -10,12 +10,14 @@ captions lied it draws another shape than the one asked for, and alignment has s
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import tyro
 from common import clip_tokenizer, console, fit, t5_tokenizer
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -61,7 +63,22 @@ def generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def draw_world(settings: Settings) -> tuple[list[shapes.Scene], Tensor]:
+class World(Protocol):
+    """The settings that decide the pictures."""
+
+    @property
+    def pictures(self) -> int: ...
+    @property
+    def two_shapes(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def work(self) -> Path: ...
+    @property
+    def device(self) -> str: ...
+
+
+def draw_world(settings: World) -> tuple[list[shapes.Scene], Tensor]:
     """The training pictures, as bytes to keep them small: [N, 3, 64, 64]."""
     random = generator(settings.seed, 1)
     scenes = [
@@ -120,12 +137,14 @@ def train_vae(settings: Settings, pictures: Tensor) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def encode_world(settings: Settings, vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Latents [N, 8, 8, 8] with zero mean and unit variance; the VAE's config takes the two numbers."""
+def encode_world(
+    settings: World, vae: AutoencoderKL, pictures: Tensor, *, centred: bool = True
+) -> Tensor:
+    """Latents [N, 8, 8, 8] with unit variance and, if ``centred``, zero mean; the VAE's config takes the two numbers."""
     latents = torch.cat(
         [vae.encode(to_model(p, settings.device)).latent_dist.mean for p in pictures.split(250)]
     )
-    shift, scale = float(latents.mean()), float(1 / latents.std())
+    shift, scale = float(latents.mean()) if centred else 0.0, float(1 / latents.std())
     vae.register_to_config(shift_factor=shift, scaling_factor=scale)
     sample = pictures[:64]
     again = vae.decode(latents[:64]).sample.clamp(-1, 1)
@@ -196,6 +215,15 @@ def silent_t5(vocabulary: int) -> T5EncoderModel:
     return encoder
 
 
+def training_captions(
+    scenes: list[shapes.Scene], random: torch.Generator, *, noise: float, dropout: float
+) -> list[str]:
+    """Noisy captions, some of them empty so that guidance has an unconditional branch."""
+    texts = list(shapes.noisy_captions(scenes, random, noise=noise))
+    dropped = torch.rand(len(scenes), generator=random) < dropout
+    return ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
+
+
 def train_flow(
     settings: Settings, pipeline: StableDiffusion3Pipeline, scenes: list[shapes.Scene], latents: Tensor
 ) -> None:
@@ -212,9 +240,9 @@ def train_flow(
         random = generator(settings.seed, 3, step)
         rows = torch.randint(len(latents), (settings.flow_batch,), generator=random).tolist()
         noise = settings.caption_noise if step >= settings.clean_steps else 0.0
-        texts = list(shapes.noisy_captions([scenes[i] for i in rows], random, noise=noise))
-        dropped = torch.rand(len(rows), generator=random) < settings.caption_dropout
-        texts = ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
+        texts = training_captions(
+            [scenes[i] for i in rows], random, noise=noise, dropout=settings.caption_dropout
+        )
         embeds, _, pooled, _ = pipeline.encode_prompt(
             texts, texts, texts, do_classifier_free_guidance=False, max_sequence_length=TOKENS
         )
@@ -234,8 +262,8 @@ def train_flow(
 
 
 @torch.no_grad()
-def report(settings: Settings, pipeline: StableDiffusion3Pipeline) -> None:
-    """Pictures and the true reward on held-out prompts, with and without guidance."""
+def report(settings: World, pipeline: DiffusionPipeline, **options: int) -> None:
+    """Pictures and the true reward on held-out prompts, with and without guidance; ``options`` are the pipeline's."""
     prompts = shapes.captions("heldout")[::5]
     scenes = [scene for scene in map(shapes.parse, prompts) if scene is not None]
     pipeline.set_progress_bar_config(disable=True)
@@ -246,7 +274,7 @@ def report(settings: Settings, pipeline: StableDiffusion3Pipeline) -> None:
             guidance_scale=guidance,
             height=64,
             width=64,
-            max_sequence_length=TOKENS,
+            **options,
             generator=[generator(i) for i in range(len(prompts))],
             output_type="pt",
         ).images.cpu()
@@ -279,7 +307,7 @@ def main(settings: Settings) -> None:
     latents = encode_world(settings, vae, pictures)
     pipeline = build_pipeline(settings, vae)
     train_flow(settings, pipeline, scenes, latents)
-    report(settings, pipeline)
+    report(settings, pipeline, max_sequence_length=TOKENS)
     save(pipeline, settings.out)
     console.print(f"{settings.out} written after {(time.monotonic() - started) / 60:.0f} minutes")
 

@@ -19,8 +19,8 @@ from mmalign.media import Image
 NAME = "image/flow_dpo"
 SMALL = (
     "--train.steps 2 --train.batch-size 2 --train.micro-batch-size 2 --train.checkpoint-every 1 --evaluation.n 4 "
-    "--evaluation.every 0 --sampling.steps 1 --method.pairs.prompts 2 --method.pairs.group-size 2 "
-    "--method.pairs.pairs-per-prompt 1"
+    "--evaluation.every 0 --sampling.steps 1 --method.own.prompts 2 --method.own.group-size 2 "
+    "--method.own.pairs-per-prompt 1"
 ).split()
 
 
@@ -99,7 +99,7 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(
     values = yaml.safe_load(capsys.readouterr().out)
     assert values["train"]["steps"] == 3
     passes, batch = values["estimate"]["denoiser_passes"], values["train"]["batch_size"]
-    assert passes["training, forward and backward"] == passes["training, reference"] == 3 * 2 * batch
+    assert passes["training, forward and backward"] == passes["training, forward only"] == 3 * 2 * batch
     assert all(megabytes > 0 for megabytes in values["estimate"]["memory_mb"].values())
     assert not run.exists()
 

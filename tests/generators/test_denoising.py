@@ -33,22 +33,12 @@ def test_predict_replays_every_step_of_the_pipeline(generator: DenoisingGenerato
     arguments = generator._arguments(PROMPTS, seeds=[0, 1, 2], guidance=guidance, steps=3, **SIZE)
     recording, _ = run(generator.pipeline, generator.policy, **{**arguments, "output_type": "latent"})
     conditioning = generator.condition(PROMPTS, guidance=guidance, **SIZE)
-    times = generator.timesteps.scheduler_time
     for i, step in enumerate(recording.steps):
-        row = (times - step.timestep).abs().argmin()
-        if abs(float(times[row]) - step.timestep) > 1e-3:
-            continue  # between two rows of the table
+        level = generator.timesteps.at_time(torch.full((len(PROMPTS),), step.timestep))
         seen = recording.calls[i * recording.calls_per_step].arguments[generator.latents_name][: len(PROMPTS)]
         with torch.no_grad():
-            prediction = generator.predict(seen, row.expand(len(PROMPTS)), conditioning, guidance=guidance)
+            prediction = generator.predict(seen, level, conditioning, guidance=guidance)
         assert_close(prediction.output, step.model_output, rtol=1e-4, atol=1e-5)
-
-
-def test_some_steps_of_the_replay_lie_on_rows(generator: DenoisingGenerator) -> None:
-    arguments = generator._arguments(PROMPTS[:1], seeds=[0], guidance=None, steps=2, **SIZE)
-    recording, _ = run(generator.pipeline, generator.policy, **{**arguments, "output_type": "latent"})
-    distance = (generator.timesteps.scheduler_time - recording.steps[0].timestep).abs().min()
-    assert float(distance) < 1e-3
 
 
 def test_guidance_weights_are_those_of_the_paper(generator: DenoisingGenerator) -> None:
@@ -63,9 +53,9 @@ def test_conditioning_rows_are_those_of_their_prompts(generator: DenoisingGenera
     together = generator.condition(PROMPTS, guidance=2.0, **SIZE).rows(torch.tensor([2, 0]))
     alone = generator.condition([PROMPTS[2], PROMPTS[0]], guidance=2.0, **SIZE)
     noisy = torch.randn(2, *alone.latent_shape, generator=torch.Generator().manual_seed(0))
-    row = torch.tensor([100, 700])
+    level = generator.timesteps.at(torch.tensor([100, 700]))
     with torch.no_grad():
-        first, second = (generator.predict(noisy, row, c, guidance=2.0).output for c in (together, alone))
+        first, second = (generator.predict(noisy, level, c, guidance=2.0).output for c in (together, alone))
     assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
@@ -121,7 +111,7 @@ def test_gradients_reach_the_lora_and_nothing_else(name: str) -> None:
     generator.attach_lora(rank=2)
     conditioning = generator.condition(PROMPTS[:2], **SIZE)
     noisy = torch.randn(2, *conditioning.latent_shape, generator=torch.Generator().manual_seed(0))
-    output = generator.predict(noisy, torch.tensor([10, 500]), conditioning).output
+    output = generator.predict(noisy, generator.timesteps.at(torch.tensor([10, 500])), conditioning).output
     output.square().mean().backward()
     modules = [m for m in generator.pipeline.components.values() if isinstance(m, torch.nn.Module)]
     with_gradient = {n for m in modules for n, p in m.named_parameters() if p.grad is not None}
@@ -140,7 +130,7 @@ def test_the_reference_is_the_policy_with_its_lora_off() -> None:
 
     @torch.no_grad()
     def predict() -> torch.Tensor:
-        return generator.predict(noisy, torch.tensor([300]), conditioning).output
+        return generator.predict(noisy, generator.timesteps.at(torch.tensor([300])), conditioning).output
 
     bare = predict()
     generator.attach_lora(rank=2)
@@ -236,12 +226,14 @@ def test_what_cannot_be_verified_is_refused_with_the_reason(build: Callable[[], 
 def test_mistakes_are_named(generator: DenoisingGenerator) -> None:
     conditioning = generator.condition(PROMPTS[:2], **SIZE)
     noisy = torch.zeros(2, *conditioning.latent_shape)
-    with pytest.raises(ShapeError, match="2 latents, 3 rows, conditioning of 2"):
-        generator.predict(noisy, torch.zeros(3, dtype=torch.long), conditioning)
+    with pytest.raises(ShapeError, match="2 latents, 3 noise levels, conditioning of 2"):
+        generator.predict(noisy, generator.timesteps.at(torch.tensor([0, 0, 0])), conditioning)
     with pytest.raises(ShapeError, match="1 prompts, but 2 seeds"):
         generator.sample(PROMPTS[:1], seeds=[1, 2])
     with pytest.raises(ConfigError, match="has no option 'colour'"):
         generator.sample(PROMPTS[:1], seeds=[1], colour="red")
     if generator.guidance.layout != "none":
         with pytest.raises(ConfigError, match=r"captured with guidance=\.\.\."):
-            generator.predict(noisy, torch.zeros(2, dtype=torch.long), conditioning, guidance=2.0)
+            generator.predict(
+                noisy, generator.timesteps.at(torch.tensor([0, 0])), conditioning, guidance=2.0
+            )

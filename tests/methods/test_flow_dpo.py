@@ -1,6 +1,7 @@
 """Flow-DPO on a small Stable Diffusion 3: its identities hold on the real generator, not on formulas alone."""
 
 import math
+from types import SimpleNamespace
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,10 @@ from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.generators.timesteps import read_timesteps
 from mmalign.methods import METHODS, load_method
 from mmalign.methods.configs import FlowDPOConfig, OwnPairs
-from mmalign.methods.flow_dpo import FlowDPO, LatentPairs, PairBatch
+from mmalign.methods.base import Task
+from mmalign.methods.denoising_dpo import PairBatch
+from mmalign.methods.flow_dpo import FlowDPO
+from mmalign.methods.latents import LatentPairs
 from mmalign.sampling import add_noise
 from tests.generators.small_pipelines import stable_diffusion_3
 
@@ -45,7 +49,7 @@ def with_lora() -> DenoisingGenerator:
 def pairs(with_lora: DenoisingGenerator) -> LatentPairs:
     conditioning = with_lora.condition(PROMPTS, **SIZE)
     chosen, rejected = (gaussian(N, *conditioning.latent_shape, seed=seed) for seed in (0, 1))
-    return LatentPairs(chosen, rejected, conditioning, torch.tensor([0, 1, 2, 2, 1, 0]))
+    return LatentPairs(chosen, rejected, conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS)
 
 
 @pytest.fixture
@@ -67,7 +71,7 @@ def trained(fresh: DenoisingGenerator) -> DenoisingGenerator:
 
 
 def flow_dpo(generator: DenoisingGenerator, pairs: LatentPairs, **options: Any) -> FlowDPO:
-    return FlowDPO(FlowDPOConfig(**options), generator, pairs)
+    return FlowDPO(FlowDPOConfig(**options), Task(SimpleNamespace(generator=generator), data=pairs))
 
 
 def gradients(method: FlowDPO, *batches: PairBatch) -> dict[str, Tensor]:
@@ -83,13 +87,13 @@ def gradients(method: FlowDPO, *batches: PairBatch) -> dict[str, Tensor]:
 @torch.no_grad()
 def predictions(method: FlowDPO, batch: PairBatch, which: Any) -> Iterator[tuple[Tensor, Tensor, Any]]:
     """Of the chosen and then the rejected side: clean latents, noise and what the network says of their mix."""
-    table, pairs = method.generator.timesteps, method.pairs
+    pairs = method.pairs
     conditioning = pairs.conditioning.rows(pairs.prompt[batch.rows])
     for side in (pairs.chosen, pairs.rejected):
         clean = side[batch.rows]
-        noisy = add_noise(clean, batch.noise, table.alpha[batch.row], table.sigma[batch.row])
+        noisy = add_noise(clean, batch.noise, batch.level.alpha, batch.level.sigma)
         with method.generator.weights(which):
-            yield clean, batch.noise, method.generator.predict(noisy, batch.row, conditioning)
+            yield clean, batch.noise, method.generator.predict(noisy, batch.level, conditioning)
 
 
 def mean_square(error: Tensor) -> Tensor:
@@ -254,7 +258,7 @@ def test_a_pair_costs_four_passes_of_the_denoiser(trained: DenoisingGenerator, p
 
 
 def drawn(batch: PairBatch) -> list[Tensor]:
-    return [batch.rows, batch.noise, batch.row]
+    return [batch.rows, batch.noise, batch.level.sigma, batch.level.model_time]
 
 
 def test_a_batch_depends_on_step_and_seed_alone(fresh: DenoisingGenerator, pairs: LatentPairs) -> None:
@@ -274,7 +278,7 @@ def test_another_step_or_seed_is_another_batch(fresh: DenoisingGenerator, pairs:
     for step, seed in ((1, 0), (0, 1)):
         there = method.batch(step, size=B, seed=seed)
         assert not torch.equal(here.noise, there.noise)
-        assert not torch.equal(here.row, there.row)
+        assert not torch.equal(here.level.sigma, there.level.sigma)
 
 
 def test_a_part_is_its_rows_of_the_batch(fresh: DenoisingGenerator, pairs: LatentPairs) -> None:
@@ -286,14 +290,15 @@ def test_a_part_is_its_rows_of_the_batch(fresh: DenoisingGenerator, pairs: Laten
 def test_pairs_of_a_batch_have_their_own_noise(fresh: DenoisingGenerator, pairs: LatentPairs) -> None:
     batch = flow_dpo(fresh, pairs).batch(0, size=B, seed=0)
     assert len(batch.noise.flatten(1).unique(dim=0)) == B
-    assert len(batch.row.unique()) > 1
+    assert len(batch.level.sigma.unique()) > 1
 
 
 @pytest.mark.parametrize("mean", [-6.0, 0.0, 6.0])
 def test_noise_levels_are_logit_normal_over_the_rows_of_the_table(
     fresh: DenoisingGenerator, pairs: LatentPairs, mean: float
 ) -> None:
-    row = flow_dpo(fresh, pairs, sigma_mean=mean, sigma_std=0.5).batch(0, size=400, seed=0).row
+    method = flow_dpo(fresh, pairs, sigma_mean=mean, sigma_std=0.5)
+    row = method.training_rows(400, generator=torch.Generator().manual_seed(0))
     levels = len(fresh.timesteps)
     assert 0 <= row.min() <= row.max() < levels
     # Row 0 is pure noise, and a positive mean favours noise.
@@ -330,8 +335,8 @@ def test_a_number_that_is_not_positive_is_refused(name: str, value: float) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompts": 0}, "method.pairs.prompts = 0: expected at least 1"),
-        ({"pairs_per_prompt": 0}, "method.pairs.pairs_per_prompt = 0: expected 1 to group_size // 2 = 2"),
+        ({"prompts": 0}, "method.own.prompts = 0: expected at least 1"),
+        ({"pairs_per_prompt": 0}, "method.own.pairs_per_prompt = 0: expected 1 to group_size // 2 = 2"),
         ({"group_size": 5, "pairs_per_prompt": 3}, "no sample may stand on both sides"),
     ],
 )

@@ -1,0 +1,130 @@
+"""Settings of the methods that follow the gradient of a differentiable reward."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mmalign.errors import ConfigError
+from mmalign.methods.configs.base import MethodConfig, OwnSamples, Source, StepPasses, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardGradientConfig(MethodConfig):
+    """What ReFL and DRaFT share."""
+
+    source: ClassVar[Source] = "prompts"
+    needs_gradient: ClassVar[bool] = True
+
+    rollout_steps: int = 16
+    """Denoising steps of a training sample."""
+    guidance: float = 1.0
+    """Of training samples; 1 is none."""
+    calibration: int = 64
+    """The reference's samples whose mean and std make one unit of the reward, so that rewards of any scale train alike."""
+
+    def __post_init__(self) -> None:
+        if self.rollout_steps < 1:
+            raise ConfigError(f"method.rollout_steps = {self.rollout_steps}: expected at least 1")
+        if self.calibration < 2:
+            raise ConfigError(f"method.calibration = {self.calibration}: a std needs at least 2 samples")
+
+    def branches(self, guided: bool) -> int:
+        """Passes of one prediction under this guidance."""
+        return 2 if guided and self.guidance != 1 else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReFLConfig(RewardGradientConfig):
+    """ReFL, any denoiser: ``mmalign align image/refl``. Xu et al. 2023, ImageReward, section 4 (arXiv:2304.05977)."""
+
+    name: ClassVar[str] = "refl"
+    also_takes: ClassVar[tuple[str, ...]] = ("demonstrations",)
+
+    first_share: float = 0.75
+    """The rewarded step is drawn from this share of the chain on; the released trainer: steps 30 to 39 of 40."""
+    ceiling: float = 2.0
+    """Rewards above it, in standard deviations above the reference's mean, pull no further; the released trainer: 2."""
+    reward_weight: float = 1e-3
+    """The released trainer's grad_scale: 1e-3. It matters only beside ``denoising_weight``, and to the gradient's clip."""
+    denoising_weight: float = 0.0
+    """Of the denoising loss on ``demonstrations``, the paper's second term, which the released trainer leaves out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "reward_weight")
+        if self.denoising_weight < 0:
+            raise ConfigError(f"method.denoising_weight = {self.denoising_weight}: expected at least 0")
+        if not 0 <= self.first_share < 1:
+            raise ConfigError(f"method.first_share = {self.first_share}: expected a share in [0, 1)")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """The chain up to its last step at most, and that step."""
+        one = batch_size * self.branches(guided)
+        return StepPasses((self.rollout_steps - 1) * one, one + (batch_size if self.denoising_weight > 0 else 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DRaFTConfig(RewardGradientConfig):
+    """DRaFT-K, DRaFT-LV and AlignProp, any denoiser: ``mmalign align image/draft``. arXiv:2309.17400, 2310.03739."""
+
+    name: ClassVar[str] = "draft"
+
+    last_steps: int = 1
+    """K, the steps at the end that carry gradient. Clark et al. 2023, section 3.1: "DRaFT-1" is the efficient default."""
+    truncation: Literal["fixed", "random"] = "fixed"
+    """Always ``last_steps``, or a number of steps drawn evenly from 1 to it, as AlignProp does."""
+    low_variance: int = 1
+    """n, times that a result is noised to the last level and denoised anew: DRaFT-LV, the paper's default there is 2."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.last_steps <= self.rollout_steps:
+            raise ConfigError(
+                f"method.last_steps = {self.last_steps}: expected 1 to rollout_steps = {self.rollout_steps}"
+            )
+        if self.low_variance < 1:
+            raise ConfigError(f"method.low_variance = {self.low_variance}: expected at least 1")
+        if self.low_variance > 1 and self.last_steps > 1:
+            raise ConfigError("method.low_variance: DRaFT-LV is defined for last_steps = 1")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """The chain, its last steps with gradient; for DRaFT-LV the whole chain, and the copies."""
+        one = batch_size * self.branches(guided)
+        if self.low_variance > 1:
+            return StepPasses(self.rollout_steps * one, self.low_variance * one)
+        return StepPasses((self.rollout_steps - self.last_steps) * one, self.last_steps * one)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardDistillationConfig(RewardGradientConfig):
+    """Reward-guided distillation to few steps: ``mmalign align image/reward_distillation``. arXiv:2403.11027."""
+
+    name: ClassVar[str] = "reward_distillation"
+    source: ClassVar[Source] = "ratings"
+
+    rollout_steps: int = 16
+    """Of the teacher's grid, on which the student learns; the paper: 50."""
+    student_steps: int = 4
+    """Steps of the student when it is judged and used."""
+    reward_weight: float = 1.0
+    """lambda of the reward of the student's one-step result; the paper: 1."""
+    target_decay: float = 0.95
+    """Of the target network, an average of the student; the paper: 0.95."""
+    huber: float = 0.001
+    """c of the pseudo-Huber distance; the paper: 0.001."""
+    own: OwnSamples = dataclasses.field(default_factory=OwnSamples)
+    """How the clean samples are made: the teacher's own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "huber")
+        if not 1 <= self.student_steps <= self.rollout_steps:
+            raise ConfigError(
+                f"method.student_steps = {self.student_steps}: expected 1 to rollout_steps = {self.rollout_steps}"
+            )
+        if not 0 <= self.target_decay < 1:
+            raise ConfigError(f"method.target_decay = {self.target_decay}: expected a share in [0, 1)")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """The student; its target and the teacher."""
+        return StepPasses(batch_size * (1 + self.branches(guided)), batch_size)

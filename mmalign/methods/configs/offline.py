@@ -1,0 +1,78 @@
+"""Settings of the methods that learn from a fixed set of samples."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mmalign.methods.configs.base import MethodConfig, OwnPairs, OwnSamples, Source, StepPasses, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowDPOConfig(MethodConfig):
+    """Flow-DPO, any rectified-flow generator: ``mmalign align image/flow_dpo``. Liu et al. 2025, arXiv:2501.13918."""
+
+    name: ClassVar[str] = "flow_dpo"
+    source: ClassVar[Source] = "pairs"
+    passes_per_row: ClassVar[int] = 2
+
+    beta: float = 100.0
+    """Strength of the pull to the reference. Flow-GRPO's repository, config/dpo.py: 100; "too small beta collapses"."""
+    beta_schedule: Literal["constant", "one_minus_sigma_sq"] = "constant"
+    """Constant, as the paper found better on every dimension; the other is the form derived from Diffusion-DPO."""
+    sigma_mean: float = 0.0
+    """Of the logit-normal density of noise levels. SD3 (Esser et al. 2024, section 3.1): 0."""
+    sigma_std: float = 1.0
+    """Of the same density; SD3: 1."""
+    own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
+    """How pairs are made where no ``preferences`` file is given."""
+
+    def __post_init__(self) -> None:
+        positive(self, "beta", "sigma_std")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """Both sides, by policy and reference."""
+        return StepPasses(2 * batch_size, 2 * batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionDPOConfig(MethodConfig):
+    """Diffusion-DPO, any epsilon, v or x0 diffusion: ``mmalign align image/diffusion_dpo``. arXiv:2311.12908."""
+
+    name: ClassVar[str] = "diffusion_dpo"
+    source: ClassVar[Source] = "pairs"
+    passes_per_row: ClassVar[int] = 2
+
+    beta: float = 5000.0
+    """Strength of the pull to the reference. Wallace et al. 2023, section 5.1: "beta = 5000" for SDXL; SD1.5 2000."""
+    own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
+    """How pairs are made where no ``preferences`` file is given."""
+
+    def __post_init__(self) -> None:
+        positive(self, "beta")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """Both sides, by policy and reference."""
+        return StepPasses(2 * batch_size, 2 * batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RWRConfig(MethodConfig):
+    """Reward-weighted regression, any denoiser: ``mmalign align image/rwr``. Flow-RWR: Liu et al. 2025, arXiv:2501.13918."""
+
+    name: ClassVar[str] = "rwr"
+    source: ClassVar[Source] = "ratings"
+
+    weighting: Literal["softmax", "exp", "best"] = "softmax"
+    """Softmax over the samples of a prompt, as in Flow-GRPO's appendix C.1; exp of standardised scores, as in Flow-RWR;
+    or only the best of each prompt."""
+    temperature: float = 1.0
+    """Of the weights, in standard deviations of the scores within a prompt; Flow-RWR: 1."""
+    own: OwnSamples = dataclasses.field(default_factory=OwnSamples)
+    """How samples are made where no ``ratings`` file is given."""
+
+    def __post_init__(self) -> None:
+        positive(self, "temperature")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """The policy alone."""
+        return StepPasses(0, batch_size)

@@ -1,0 +1,106 @@
+"""What Flow-DPO and Diffusion-DPO share: pairs x the denoising surrogate at shared noise and time x the DPO loss."""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmalign.errors import ConfigError
+from mmalign.generators.timesteps import NoiseLevel
+from mmalign.likelihoods import denoising_log_likelihood
+from mmalign.losses.preference import dpo_logits, dpo_loss, implicit_accuracy
+from mmalign.methods.base import Method, Task, epoch_rows, step_generator
+from mmalign.methods.latents import LatentPairs
+
+
+@dataclass(frozen=True, eq=False)
+class PairBatch:
+    """Pairs with the noise and noise level that both sides share.
+
+    Args:
+        pairs: all of them.
+        rows: [B], which ones.
+        noise: [B, ...].
+        level: B noise levels.
+    """
+
+    pairs: LatentPairs
+    rows: Tensor
+    noise: Tensor
+    level: NoiseLevel
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> "PairBatch":
+        """Its rows from ``start`` to ``stop``."""
+        level = self.level.rows(torch.arange(start, stop))
+        return PairBatch(self.pairs, self.rows[start:stop], self.noise[start:stop], level)
+
+
+class DenoisingDPO(Method):
+    """DPO on the denoising surrogate of a set of pairs.
+
+        L = -mean log sigmoid(beta * [(l_c - l_c_ref) - (l_r - l_r_ref)]),   l = -1/2 * mean_e (network - target)^2
+
+    Denoiser passes per pair and step: two forward and backward (policy), two forward (reference).
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.generator = task.generator
+        self.pairs = task.data_of(LatentPairs, what="preference pairs")
+
+    @abstractmethod
+    def training_rows(self, size: int, *, generator: torch.Generator) -> Tensor:
+        """Random rows [size] of the generator's table of noise levels."""
+
+    @abstractmethod
+    def beta(self, level: NoiseLevel) -> Tensor:
+        """The pull to the reference [B] at each pair's level."""
+
+    def batch(self, step: int, *, size: int, seed: int) -> PairBatch:
+        """One noise and one noise level a pair."""
+        random = step_generator(seed, step)
+        rows = epoch_rows(step, size=size, count=len(self.pairs), seed=seed)
+        noise = torch.randn(size, *self.pairs.chosen.shape[1:], generator=random)
+        level = self.generator.timesteps.at(self.training_rows(size, generator=random))
+        return PairBatch(self.pairs, rows, noise, level)
+
+    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, with implicit accuracy, margin and how far either side's likelihood moved from the reference."""
+        device, rows = self.generator.device, batch.rows
+        latents = torch.cat([self.pairs.chosen[rows], self.pairs.rejected[rows]]).to(device)
+        noise = torch.cat([batch.noise] * 2).to(device)
+        level = batch.level.rows(torch.arange(len(rows)).repeat(2))
+        conditioning = self.pairs.conditioning.rows(self.pairs.prompt[rows].repeat(2))
+        log_prob = denoising_log_likelihood(self.generator, latents, conditioning, noise=noise, level=level)
+        with torch.no_grad(), self.generator.weights("reference"):
+            reference = denoising_log_likelihood(
+                self.generator, latents, conditioning, noise=noise, level=level
+            )
+        sides = (*log_prob.chunk(2), *reference.chunk(2))
+        loss = dpo_loss(*sides, beta=self.beta(batch.level).to(device))
+        with torch.no_grad():
+            chosen, rejected, ref_chosen, ref_rejected = sides
+            metrics = {
+                "accuracy": implicit_accuracy(*sides),
+                "margin": dpo_logits(*sides).mean(),
+                "chosen_gain": (chosen - ref_chosen).mean(),
+                "rejected_gain": (rejected - ref_rejected).mean(),
+            }
+        return loss, metrics
+
+    @torch.no_grad()
+    def check_start(self, *, size: int, seed: int) -> None:
+        """With a fresh LoRA the policy is the reference, so the loss is log 2 to the last digits.
+
+        Raises:
+            ConfigError: it is not, so dropout is on, or policy and reference do not share their weights.
+        """
+        loss, metrics = self.loss(self.batch(0, size=size, seed=seed).part(0, size))
+        if abs(float(loss) - math.log(2)) > 1e-6 or float(metrics["margin"]) != 0:
+            raise ConfigError(
+                f"before the first step policy and reference differ: the loss is {float(loss):.6f}, not log 2 = 0.693147"
+            )

@@ -1,0 +1,65 @@
+"""Training data as the policy sees it: clean latents with the conditioning of their prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mmalign.errors import ShapeError
+from mmalign.generators.conditioning import Conditioning
+
+
+@dataclass(frozen=True, eq=False)
+class LatentPairs:
+    """Preference pairs.
+
+    Args:
+        chosen: [N, ...], clean latents.
+        rejected: as ``chosen``.
+        conditioning: of the distinct prompts.
+        prompt: [N], index into ``conditioning`` and ``texts``.
+        texts: the distinct prompts.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    conditioning: Conditioning
+    prompt: Tensor
+    texts: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if self.chosen.shape != self.rejected.shape:
+            raise ShapeError(f"rejected: expected {list(self.chosen.shape)}, got {list(self.rejected.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSamples:
+    """Single samples, with or without a score.
+
+    Args:
+        clean: [N, ...], clean latents.
+        conditioning: of the distinct prompts.
+        prompt: [N], index into ``conditioning`` and ``texts``.
+        texts: the distinct prompts.
+        score: [N], in the scorer's unit; None for demonstrations.
+    """
+
+    clean: Tensor
+    conditioning: Conditioning
+    prompt: Tensor
+    texts: Sequence[str]
+    score: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.score is not None and self.score.shape != self.prompt.shape:
+            raise ShapeError(f"score: expected {list(self.prompt.shape)}, got {list(self.score.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def texts_of(self, rows: Tensor) -> list[str]:
+        """The prompt of each of some rows."""
+        return [self.texts[int(index)] for index in self.prompt[rows]]

@@ -1,0 +1,162 @@
+"""Judges a run before and after, on held-out prompts with the same seeds, and now and then while it trains."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmalign.data.pairs import read_pairs
+from mmalign.data.prompts import read_prompts
+from mmalign.data.ratings import read_demonstrations
+from mmalign.data.writers import format_rows
+from mmalign.evaluation.grid import save_grid
+from mmalign.evaluation.image_statistics import picture_guards
+from mmalign.evaluation.statistics import paired_bootstrap
+from mmalign.files import whole_file
+from mmalign.media import Image, Sample
+from mmalign.rewards.base import Reward
+from mmalign.rewards.compose import score_in_batches
+from mmalign.training.folder import RunFolder
+from mmalign.training.recipe import Recipe, SamplingConfig
+from mmalign.training.samples import draw_samples, scored_rows
+
+HELDOUT_SEED = 1_000_000
+"""First seed of held-out samples."""
+SAMPLES_PER_HELDOUT_PROMPT = 2
+"""Two, so that diversity inside a prompt can be measured."""
+GRID = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The held-out samples of one side, and what was measured on them."""
+
+    samples: list[Sample]
+    heldout: Tensor | None
+    aspects: dict[str, float]
+    train_reward: float | None
+    guards: dict[str, float]
+
+
+class Judge:
+    """Draws and scores held-out samples, the same prompts and seeds on both sides."""
+
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, adapter: Any, reward: Reward | None, heldout: Reward | None
+    ) -> None:
+        self.recipe, self.run, self.adapter = recipe, run, adapter
+        self.reward, self.heldout = reward, heldout
+        prompts = heldout_prompts(recipe)
+        count = min(-(-recipe.evaluation.n // SAMPLES_PER_HELDOUT_PROMPT), len(prompts))
+        rounds = -(-recipe.evaluation.n // count)
+        self.prompts = [prompt for prompt in prompts[:count] for _ in range(rounds)][: recipe.evaluation.n]
+        self.seeds = [HELDOUT_SEED + i for i in range(len(self.prompts))]
+
+    def side(self, side: Literal["before", "after"], sampling: SamplingConfig) -> Side:
+        """Draw and measure one side."""
+        samples = draw_samples(
+            self.adapter,
+            self.run,
+            side,
+            self.prompts,
+            self.seeds,
+            sampling,
+            weights="reference" if side == "before" else "policy",
+            title=f"held-out samples, {side}",
+        )
+        folder = self.run.samples / side
+        score = None if self.heldout is None else score_in_batches(self.heldout, samples)
+        if score is not None and self.heldout is not None:
+            values = [None if v != v else v for v in score.value.tolist()]
+            with whole_file(folder / "scores.jsonl") as unfinished:
+                unfinished.write_text(
+                    format_rows(scored_rows(samples, self.heldout.card.name, values), "jsonl")
+                )
+        pictures = torch.stack([_picture(sample).pixels for sample in samples])
+        spread = range(0, len(samples), max(1, len(samples) // GRID))
+        shown = [samples[i] for i in spread][:GRID]
+        save_grid(
+            [_picture(s) for s in shown],
+            [s.prompt for s in shown],
+            self.run.samples / f"{side}.png",
+            columns=6,
+        )
+        return Side(
+            samples,
+            None if score is None else score.value,
+            {} if score is None else {name: float(value.nanmean()) for name, value in score.aspects.items()},
+            None if self.reward is None else float(score_in_batches(self.reward, samples).value.nanmean()),
+            picture_guards(pictures, self.prompts),
+        )
+
+    def glance(self) -> dict[str, float]:
+        """The held-out reward of a few samples of the policy as it is."""
+        assert self.heldout is not None
+        rows = slice(0, self.recipe.evaluation.glance)
+        pictures = self.adapter.generate(
+            self.prompts[rows],
+            seeds=self.seeds[rows],
+            batch_size=self.recipe.sampling.batch_size,
+            **self.recipe.sampling.options(),
+        )
+        samples = [
+            Sample(prompt, picture) for prompt, picture in zip(self.prompts[rows], pictures, strict=True)
+        ]
+        return {"heldout_reward": float(self.heldout.score(samples).value.nanmean())}
+
+
+def heldout_prompts(recipe: Recipe) -> list[str]:
+    """The prompts that judge a run: held-out ones, else those it trains on."""
+    source = recipe.heldout_prompts or recipe.prompts
+    if source is not None:
+        return read_prompts(source)
+    if recipe.preferences is not None:
+        return sorted({pair.prompt for pair in read_pairs(recipe.preferences)})
+    path = recipe.ratings or recipe.demonstrations
+    assert path is not None  # a recipe without prompts has a file, see Recipe
+    return sorted({rating.prompt for rating in read_demonstrations(path)})
+
+
+def heldout_result(recipe: Recipe, before: Side, after: Side) -> dict[str, Any] | None:
+    """The held-out reward of ``summary.json``, with its gain and interval; None where it was not measured."""
+    if before.heldout is None or after.heldout is None:
+        return None
+    prompts = [sample.prompt for sample in before.samples]
+    gain = paired_bootstrap(before.heldout.numpy(), after.heldout.numpy(), groups=prompts)
+    return {
+        "name": recipe.heldout_reward,
+        "before": gain.before,
+        "after": gain.after,
+        "gain": gain.gain,
+        # One prompt has no interval.
+        "ci95": [bound if math.isfinite(bound) else None for bound in gain.ci95],
+        "n": gain.n,
+        "prompts": gain.prompts,
+        "excluded": gain.excluded,
+        "aspects": {
+            name: {"before": before.aspects[name], "after": after.aspects[name]} for name in before.aspects
+        },
+    }
+
+
+def train_result(recipe: Recipe, before: Side, after: Side) -> dict[str, Any] | None:
+    """The training reward of ``summary.json``, on the held-out samples; None where there is none."""
+    if before.train_reward is None or after.train_reward is None:
+        return None
+    return {"name": " + ".join(recipe.reward), "before": before.train_reward, "after": after.train_reward}
+
+
+def guards_result(before: Side, after: Side) -> dict[str, dict[str, float]]:
+    """Statistics that both sides have."""
+    return {
+        name: {"before": value, "after": after.guards[name]}
+        for name, value in before.guards.items()
+        if name in after.guards
+    }
+
+
+def _picture(sample: Sample) -> Image:
+    assert isinstance(sample.media, Image)
+    return sample.media

@@ -31,9 +31,29 @@ def denoising_log_prob(prediction: Tensor, target: Tensor) -> Tensor:
     >>> denoising_log_prob(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))  # -(0 + 4) / 2 / 2
     tensor([-1.])
     """
+    return -denoising_error(prediction, target) / 2
+
+
+def denoising_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error of each sample's prediction, as papers write it.
+
+        mean_e (prediction[b, e] - target[b, e])^2
+
+    Args:
+        prediction: [B, ...], a denoiser's output, in any parametrisation.
+        target: as ``prediction``, what it should have been; detached.
+
+    Returns:
+        [B], squared unit of the prediction, in float32 at least; -2 times ``denoising_log_prob``.
+
+    Raises:
+        ShapeError: ``target`` has another shape, or there is no axis beside the batch.
+
+    >>> denoising_error(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))  # (0 + 4) / 2
+    tensor([2.])
+    """
     if prediction.ndim < 2:
         raise ShapeError(f"prediction: expected [B, ...], got {list(prediction.shape)}")
     check_shape(target, prediction.shape, name="target", letters="[B, ...]")
     dtype = torch.promote_types(prediction.dtype, torch.float32)
-    error = prediction.to(dtype) - target.detach().to(dtype)
-    return -(error**2).flatten(1).mean(1) / 2
+    return ((prediction.to(dtype) - target.detach().to(dtype)) ** 2).flatten(1).mean(1)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmalign.errors import ConfigError
 from mmalign.losses.shapes import check_shape
 
 
@@ -34,14 +35,7 @@ def dpo_logits(
     >>> dpo_logits(*torch.tensor([[-1.0], [-2.0], [-1.5], [-1.5]]))  # (-1 + 1.5) - (-2 + 1.5)
     tensor([1.])
     """
-    B = chosen_log_prob.shape[:1]
-    for name, log_prob in (
-        ("chosen_log_prob", chosen_log_prob),
-        ("rejected_log_prob", rejected_log_prob),
-        ("ref_chosen_log_prob", ref_chosen_log_prob),
-        ("ref_rejected_log_prob", ref_rejected_log_prob),
-    ):
-        check_shape(log_prob, B, name=name, letters="[B]")
+    _check_pairs(chosen_log_prob, rejected_log_prob, ref_chosen_log_prob, ref_rejected_log_prob)
     return (chosen_log_prob - ref_chosen_log_prob.detach()) - (
         rejected_log_prob - ref_rejected_log_prob.detach()
     )
@@ -90,6 +84,119 @@ def dpo_loss(
     return -F.logsigmoid(beta * logits).mean()
 
 
+def ipo_loss(
+    chosen_log_prob: Tensor,
+    rejected_log_prob: Tensor,
+    ref_chosen_log_prob: Tensor,
+    ref_rejected_log_prob: Tensor,
+    *,
+    beta: float,
+) -> Tensor:
+    """Identity preference optimisation: a margin to reach, and not to pass, however sure the annotator was.
+
+        mean_b (dpo_logits[b] - 1 / (2 * beta))^2
+
+    Args:
+        chosen_log_prob: [B], under the policy; of tokens the mean over a sequence, not the sum.
+        rejected_log_prob: [B].
+        ref_chosen_log_prob: [B], under the frozen reference; detached.
+        ref_rejected_log_prob: [B]; detached.
+        beta: pull towards the reference, in the inverse unit of the log-probabilities; above 0.
+
+    Returns:
+        Scalar, squared unit of the log-probabilities; 1 / (4 beta^2) while the policy is the reference.
+
+    Raises:
+        ShapeError: not four times the same [B].
+        ConfigError: ``beta`` is not positive.
+
+    Source: Azar et al. 2023, IPO, section 5.2, equation 17 (arXiv:2310.12036).
+
+    >>> ipo_loss(*torch.tensor([[-1.0], [-2.0], [-1.5], [-1.5]]), beta=2.0)  # (1 - 1/4)^2
+    tensor(0.5625)
+    """
+    _check_beta(beta)
+    logits = dpo_logits(chosen_log_prob, rejected_log_prob, ref_chosen_log_prob, ref_rejected_log_prob)
+    return ((logits - 1 / (2 * beta)) ** 2).mean()
+
+
+def hinge_dpo_loss(
+    chosen_log_prob: Tensor,
+    rejected_log_prob: Tensor,
+    ref_chosen_log_prob: Tensor,
+    ref_rejected_log_prob: Tensor,
+    *,
+    beta: float,
+) -> Tensor:
+    """DPO's logit under a hinge: a pair that is won by a margin of 1 / beta teaches nothing more.
+
+        mean_b max(0, 1 - beta * dpo_logits[b])
+
+    Args:
+        chosen_log_prob: [B], under the policy.
+        rejected_log_prob: [B].
+        ref_chosen_log_prob: [B], under the frozen reference; detached.
+        ref_rejected_log_prob: [B]; detached.
+        beta: pull towards the reference, in the inverse unit of the log-probabilities; above 0.
+
+    Returns:
+        Scalar, unitless; 1 while the policy is the reference.
+
+    Raises:
+        ShapeError: not four times the same [B].
+        ConfigError: ``beta`` is not positive.
+
+    Source: Liu et al. 2023, RSO, section 3.3 (arXiv:2309.06657), as the normalised hinge of SLiC.
+
+    >>> hinge_dpo_loss(*torch.tensor([[-1.0], [-2.0], [-1.5], [-1.5]]), beta=0.25)  # 1 - 0.25 * 1
+    tensor(0.7500)
+    """
+    _check_beta(beta)
+    logits = dpo_logits(chosen_log_prob, rejected_log_prob, ref_chosen_log_prob, ref_rejected_log_prob)
+    return F.relu(1 - beta * logits).mean()
+
+
+def sppo_loss(
+    chosen_log_prob: Tensor,
+    rejected_log_prob: Tensor,
+    ref_chosen_log_prob: Tensor,
+    ref_rejected_log_prob: Tensor,
+    *,
+    beta: float,
+) -> Tensor:
+    """Self-play preference optimisation with hard wins: each side has a value of its own to reach.
+
+        mean_b [ (chosen - ref_chosen - 1 / (2 * beta))^2 + (rejected - ref_rejected + 1 / (2 * beta))^2 ]
+
+    Where DPO and IPO see the difference alone, and may let both sides fall, here the chosen side has to rise.
+
+    Args:
+        chosen_log_prob: [B], under the policy.
+        rejected_log_prob: [B].
+        ref_chosen_log_prob: [B], under the frozen reference; detached.
+        ref_rejected_log_prob: [B]; detached.
+        beta: pull towards the reference, in the inverse unit of the log-probabilities; above 0.
+
+    Returns:
+        Scalar, squared unit of the log-probabilities; 1 / (2 beta^2) while the policy is the reference.
+
+    Raises:
+        ShapeError: not four times the same [B].
+        ConfigError: ``beta`` is not positive.
+
+    Source: Wu et al. 2024, SPPO, section 4 (arXiv:2405.00675), with win probabilities of 1 and 0.
+
+    >>> sppo_loss(*torch.tensor([[-1.0], [-2.0], [-1.5], [-1.5]]), beta=1.0)  # (0.5 - 0.5)^2 + (-0.5 + 0.5)^2
+    tensor(0.)
+    """
+    _check_beta(beta)
+    _check_pairs(chosen_log_prob, rejected_log_prob, ref_chosen_log_prob, ref_rejected_log_prob)
+    target = 1 / (2 * beta)
+    chosen = chosen_log_prob - ref_chosen_log_prob.detach()
+    rejected = rejected_log_prob - ref_rejected_log_prob.detach()
+    return ((chosen - target) ** 2 + (rejected + target) ** 2).mean()
+
+
 def implicit_accuracy(
     chosen_log_prob: Tensor,
     rejected_log_prob: Tensor,
@@ -117,3 +224,19 @@ def implicit_accuracy(
         chosen_log_prob, rejected_log_prob, ref_chosen_log_prob, ref_rejected_log_prob
     ).detach()
     return torch.heaviside(logits, logits.new_tensor(0.5)).mean()
+
+
+def _check_pairs(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> None:
+    B = chosen.shape[:1]
+    for name, log_prob in (
+        ("chosen_log_prob", chosen),
+        ("rejected_log_prob", rejected),
+        ("ref_chosen_log_prob", ref_chosen),
+        ("ref_rejected_log_prob", ref_rejected),
+    ):
+        check_shape(log_prob, B, name=name, letters="[B]")
+
+
+def _check_beta(beta: float) -> None:
+    if beta <= 0:
+        raise ConfigError(f"beta = {beta}, but it must be positive; at 0 no pair teaches anything")

@@ -1,88 +1,64 @@
-import itertools
-from typing import Any
+import math
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
-from torch import Tensor
 from torch.testing import assert_close
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.losses import (
     clip_fraction,
     clipped_ratio_loss,
-    flow_grpo_advantages,
-    gaussian_kl,
+    clipped_ratio_terms,
+    dapo_mean,
+    dr_grpo_mean,
     group_advantages,
-    kl_k1,
-    kl_k3,
+    grpo_mean,
+    score_function_loss,
 )
+from tests.losses.drawing import EXACT, gaussian
 
 B, T = 3, 5
 P, G = 4, 6
-EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
-both_advantages = pytest.mark.parametrize("advantages", [group_advantages, flow_grpo_advantages])
 
 
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+# The score function
 
 
-# Advantages
+def test_the_score_function_has_the_gradient_of_the_first_pass_of_the_ratio() -> None:
+    for advantage in (gaussian(B, seed=1), gaussian(B, T, seed=1)):
+        log_prob = gaussian(B, T).requires_grad_()
+        (plain,) = torch.autograd.grad(score_function_loss(log_prob, advantage), log_prob)
+        (ratio,) = torch.autograd.grad(
+            clipped_ratio_loss(log_prob, log_prob.detach(), advantage, clip=1e-4), log_prob
+        )
+        assert_close(plain, ratio, **EXACT)
 
 
-@both_advantages
-def test_advantages_of_a_group_sum_to_zero(advantages: Any) -> None:
-    assert_close(advantages(gaussian(P, G)).sum(1), torch.zeros(P, dtype=torch.float64), **EXACT)
+def test_the_score_function_worked_by_hand() -> None:
+    log_prob = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
+    assert score_function_loss(log_prob, torch.tensor([2.0, -1.0])).item() == -(-6 + 7) / 4
+    assert score_function_loss(log_prob[:, 0], torch.tensor([2.0, -1.0])).item() == -(-2 + 3) / 2
 
 
-@both_advantages
-@pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.0, -7.0), (0.1, 30.0)])
-def test_advantages_ignore_the_scorers_scale_and_zero(advantages: Any, scale: float, shift: float) -> None:
-    rewards = gaussian(P, G)
-    assert_close(advantages(scale * rewards + shift, eps=0.0), advantages(rewards, eps=0.0))
+def test_the_score_function_averages_to_the_gradient_of_the_expected_reward() -> None:
+    # Every sequence of two steps with three choices, weighted by its probability: an exact expectation.
+    logits = gaussian(2, 3).requires_grad_()
+    token = logits.log_softmax(1)
+    steps = torch.stack([torch.stack([token[0, a], token[1, b]]) for a in range(3) for b in range(3)])
+    probability, reward = steps.sum(1).exp(), gaussian(9, seed=1)
+    (exact,) = torch.autograd.grad((probability * reward).sum(), logits, retain_graph=True)
+    # score_function_loss takes the mean over 9 samples and 2 steps.
+    loss = score_function_loss(steps, 9 * 2 * probability.detach() * reward)
+    assert_close(torch.autograd.grad(loss, logits)[0], -exact, **EXACT)
 
 
-@both_advantages
-def test_advantages_divide_by_the_number_of_samples(advantages: Any) -> None:
-    # Population std of 0, 0, 1, 1 is 1/2; dividing by G - 1 would give 0.866.
-    rewards = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
-    assert_close(advantages(rewards, eps=0.0), torch.tensor([[-1.0, -1.0, 1.0, 1.0]], dtype=torch.float64))
-
-
-@both_advantages
-@given(reward=st.floats(-100, 100, width=32), group=st.integers(2, 17))
-def test_equal_rewards_give_exact_zeros(advantages: Any, reward: float, group: int) -> None:
-    # In float32 the mean of equal rewards is often off by an ulp, and an ulp of 21.3 is larger than eps.
-    rewards = torch.tensor([[reward] * group, [0.0] * (group - 1) + [1.0]])
-    assert torch.equal(advantages(rewards)[0], torch.zeros(group))
-
-
-def test_a_group_alone_sets_its_own_scale_and_in_flow_grpo_that_of_all() -> None:
-    rewards = gaussian(P, G)
-    wider = rewards * torch.tensor([[10.0], [1.0], [1.0], [1.0]], dtype=torch.float64)
-    assert torch.equal(group_advantages(wider)[1:], group_advantages(rewards)[1:])
-    assert (flow_grpo_advantages(wider)[1:].abs() < flow_grpo_advantages(rewards)[1:].abs()).all()
-
-
-def test_flow_grpo_divides_by_the_spread_of_all_rewards_not_of_the_centred_ones() -> None:
-    # 0, 2, 10, 12: mean 6, variance (36 + 16 + 16 + 36) / 4 = 26
-    rewards = torch.tensor([[0.0, 2.0], [10.0, 12.0]], dtype=torch.float64)
-    expected = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / 26**0.5
-    assert_close(flow_grpo_advantages(rewards, eps=0.0), expected)
-
-
-@both_advantages
-@pytest.mark.parametrize("shape", [(G,), (P, 1), (P, G, 1)])
-def test_a_reward_without_a_group_has_no_advantage(advantages: Any, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match=r"rewards: expected \[P, G\] with G >= 2, got"):
-        advantages(torch.ones(shape))
-
-
-@both_advantages
-def test_advantages_are_constants(advantages: Any) -> None:
-    assert not advantages(gaussian(P, G).requires_grad_()).requires_grad
+def test_the_score_function_refuses_what_would_broadcast() -> None:
+    with pytest.raises(ShapeError, match=r"advantage: expected \[B\] = \[3\], got \[3, 1\]"):
+        score_function_loss(torch.ones(B, T), torch.ones(B, 1))
+    with pytest.raises(ShapeError, match=r"log_prob: expected \[B\] or \[B, T\], got \[3, 5, 1\]"):
+        score_function_loss(torch.ones(B, T, 1), torch.ones(B, T, 1))
 
 
 # The clipped ratio
@@ -183,76 +159,139 @@ def test_shapes_that_would_broadcast_are_refused(
             function(torch.ones(log_prob), torch.ones(old), torch.ones(advantage), clip=0.2)
 
 
-# Distances to the reference
+@pytest.mark.parametrize(("ratio", "loss"), [(1.5, -1.4), (1.35, -1.35), (0.5, -0.5), (0.95, -0.95)])
+def test_the_upper_bound_may_be_wider_than_the_lower(ratio: float, loss: float) -> None:
+    log_prob, one, zero = torch.tensor([ratio]).log(), torch.ones(1), torch.zeros(1)
+    assert_close(clipped_ratio_loss(log_prob, zero, one, clip=0.1, clip_high=0.4).item(), loss)
+    clipped = clip_fraction(log_prob, zero, one, clip=0.1, clip_high=0.4)
+    assert clipped == float(ratio > 1.4)
+    below = max(ratio, 0.9)  # with a negative advantage only the lower bound cuts
+    assert_close(clipped_ratio_loss(log_prob, zero, -one, clip=0.1, clip_high=0.4).item(), below)
+    assert clip_fraction(log_prob, zero, -one, clip=0.1, clip_high=0.4) == float(ratio < 0.9)
 
 
-@pytest.mark.parametrize("shape", [(B, 4), (B, 4, 5), (B, 2, 6, 4, 5)])
-def test_gaussian_kl_is_that_of_two_normals(shape: tuple[int, ...]) -> None:
-    mean, ref_mean, std = gaussian(*shape), gaussian(*shape, seed=1), torch.tensor([0.1, 1.0, 3.0]).double()
-    scale = std.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
-    policy, reference = torch.distributions.Normal(mean, scale), torch.distributions.Normal(ref_mean, scale)
-    expected = torch.distributions.kl_divergence(policy, reference).flatten(1).mean(1)
-    assert_close(gaussian_kl(mean, ref_mean, std), expected)
-    assert torch.equal(gaussian_kl(mean, mean, std), torch.zeros(B, dtype=torch.float64))
+def test_a_ratio_on_the_bound_is_not_yet_clipped() -> None:
+    log_prob = torch.tensor([0.25, 1.75], dtype=torch.float64).log()
+    ratio = log_prob.exp()
+    assert ratio.tolist() == [0.25, 1.75]
+    advantage = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    assert clip_fraction(log_prob, torch.zeros_like(log_prob), advantage, clip=0.75) == 0
 
 
-def test_two_deterministic_steps_have_no_kl() -> None:
-    with pytest.raises(ConfigError, match="std = 0"):
-        gaussian_kl(gaussian(B, 4), gaussian(B, 4), torch.tensor([1.0, 0.0, 1.0]))
+def test_without_a_clip_it_is_importance_sampling() -> None:
+    log_prob, old, advantage = 3 * gaussian(B, T), gaussian(B, T, seed=1), gaussian(B, seed=2)
+    expected = -(advantage[:, None] * (log_prob - old).exp()).mean()
+    assert_close(clipped_ratio_loss(log_prob, old, advantage, clip=math.inf), expected, **EXACT)
 
 
-@pytest.mark.parametrize(
-    ("ref_mean", "std", "message"),
-    [
-        ((B, 1), (B,), r"ref_mean: expected \[B, ...\] = \[3, 4\]"),
-        ((B, 4), (B, 1), r"std: expected \[B\] = \[3\]"),
-    ],
+def test_every_step_may_have_its_own_advantage() -> None:
+    log_prob, old, advantage = gaussian(B, T), gaussian(B, T, seed=1), gaussian(B, T, seed=2)
+    ratio = (log_prob - old).exp()
+    expected = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
+    assert_close(clipped_ratio_terms(log_prob, old, advantage, clip=0.2), expected, **EXACT)
+    assert_close(clipped_ratio_loss(log_prob, old, advantage, clip=0.2), expected.mean(), **EXACT)
+
+
+def test_clipped_tokens_are_counted_under_the_mask() -> None:
+    log_prob = torch.tensor([[1.5, 1.0, 1.5]]).log()
+    arguments = (log_prob, torch.zeros(1, 3), torch.ones(1))
+    mask = torch.tensor([[True, True, False]])
+    assert_close(clip_fraction(*arguments, clip=0.2).item(), 2 / 3)
+    assert clip_fraction(*arguments, clip=0.2, mask=mask) == 0.5
+    with pytest.raises(ConfigError, match="mask: expected booleans"):
+        clip_fraction(*arguments, clip=0.2, mask=mask.float())
+
+
+@pytest.mark.parametrize("options", [{"clip": 0.0}, {"clip": -0.1}, {"clip": 0.2, "clip_high": 0.0}])
+def test_a_clip_that_lets_nothing_move_is_refused(options: dict[str, float]) -> None:
+    for function in (clipped_ratio_loss, clipped_ratio_terms, clip_fraction):
+        with pytest.raises(ConfigError, match=r"clip(_high)? = .* must be positive"):
+            function(torch.zeros(B), torch.zeros(B), torch.ones(B), **options)
+
+
+# Averages over tokens
+
+MASK = torch.tensor(
+    [[True, True, True, True, True], [True, True, False, False, False], [False, True, True, True, False]]
 )
-def test_a_kl_that_would_broadcast_is_refused(
-    ref_mean: tuple[int, ...], std: tuple[int, ...], message: str
-) -> None:
-    with pytest.raises(ShapeError, match=message):
-        gaussian_kl(torch.ones(B, 4), torch.ones(ref_mean), torch.ones(std))
 
 
-@pytest.mark.parametrize("estimate", [kl_k1, kl_k3])
-def test_a_token_kl_that_would_broadcast_is_refused(estimate: Any) -> None:
-    with pytest.raises(ShapeError, match=r"ref_log_prob: expected log_prob's = \[3, 5\], got \[3, 1\]"):
-        estimate(torch.ones(B, T), torch.ones(B, 1))
+def test_three_means_worked_by_hand() -> None:
+    values = torch.tensor([[1.0, 3.0, 9.0], [6.0, 9.0, 9.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert_close(grpo_mean(values, mask).item(), (2.0 + 6.0) / 2)
+    assert_close(dapo_mean(values, mask).item(), 10 / 3)
+    assert_close(dr_grpo_mean(values, mask, max_tokens=5).item(), (4 + 6) / 5 / 2)
 
 
-@given(log_prob=st.floats(-20, 0), ref_log_prob=st.floats(-20, 0))
-def test_k3_is_never_negative_and_zero_only_in_agreement(log_prob: float, ref_log_prob: float) -> None:
-    k3 = kl_k3(torch.tensor([log_prob]).double(), torch.tensor([ref_log_prob]).double()).item()
-    assert k3 >= 0
-    if abs(log_prob - ref_log_prob) > 1e-6:
-        assert k3 > 0
-    assert kl_k3(torch.tensor([log_prob]), torch.tensor([log_prob])).item() == 0
+def test_the_means_agree_where_lengths_do_and_only_there() -> None:
+    values, full = gaussian(B, T), torch.ones(B, T, dtype=torch.bool)
+    assert_close(grpo_mean(values, full), values.mean(), **EXACT)
+    assert_close(dapo_mean(values, full), values.mean(), **EXACT)
+    assert_close(dr_grpo_mean(values, full, max_tokens=T), values.mean(), **EXACT)
+    assert (grpo_mean(values, MASK) - dapo_mean(values, MASK)).abs() > 0.01
 
 
-def sequence_log_probs(logits: Tensor) -> Tensor:
-    """[V^L] log-probabilities of every sequence, from logits of a token given its place: [L, V]."""
-    L, V = logits.shape
-    token = logits.log_softmax(1)
-    return torch.stack([token[range(L), word].sum() for word in itertools.product(range(V), repeat=L)])
+def test_a_long_answers_token_weighs_less_only_in_grpo() -> None:
+    values = gaussian(B, T).requires_grad_()
+    lengths = MASK.sum(1)
+    for mean, weight in (
+        (grpo_mean(values, MASK), 1 / (B * lengths)),
+        (dapo_mean(values, MASK), torch.full((B,), 1 / int(lengths.sum()))),
+        (dr_grpo_mean(values, MASK, max_tokens=8), torch.full((B,), 1 / (B * 8))),
+    ):
+        (gradient,) = torch.autograd.grad(mean, values)
+        assert_close(gradient, weight.double()[:, None] * MASK, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("estimate", [kl_k1, kl_k3])
-def test_both_estimates_average_to_the_kl(estimate: Any) -> None:
-    log_prob, ref_log_prob = (sequence_log_probs(gaussian(3, 3, seed=seed)) for seed in (0, 1))
-    expected = (log_prob.exp() * (log_prob - ref_log_prob)).sum()
-    assert_close((log_prob.exp() * estimate(log_prob, ref_log_prob)).sum(), expected, **EXACT)
+def test_the_split_into_micro_batches_changes_no_gradient_of_dapo() -> None:
+    values, total = gaussian(B, T), int(MASK.sum())
+    parts = [dapo_mean(values[rows], MASK[rows], total_tokens=total) for rows in ([0], [1, 2])]
+    assert_close(parts[0] + parts[1], dapo_mean(values, MASK), **EXACT)
 
 
-def test_on_average_k1_has_no_gradient_and_k3_that_of_the_kl_from_the_reference() -> None:
-    logits = gaussian(3, 3).requires_grad_()
-    log_prob, ref_log_prob = sequence_log_probs(logits), sequence_log_probs(gaussian(3, 3, seed=1))
-    p = log_prob.detach().exp()  # where the samples come from is not differentiated
+def test_masked_tokens_are_inert_in_every_mean() -> None:
+    values = gaussian(B, T)
+    other = values.masked_fill(~MASK, float("nan"))
+    for mean in (grpo_mean, dapo_mean, lambda v, m: dr_grpo_mean(v, m, max_tokens=T)):
+        assert torch.equal(mean(other, MASK), mean(values, MASK))
 
-    def gradient(value: Tensor) -> Tensor:
-        return torch.autograd.grad(value, logits, retain_graph=True)[0]
 
-    assert_close(gradient((p * kl_k1(log_prob, ref_log_prob)).sum()), torch.zeros_like(logits), **EXACT)
-    from_reference = (ref_log_prob.exp() * (ref_log_prob - log_prob)).sum()
-    assert_close(gradient((p * kl_k3(log_prob, ref_log_prob)).sum()), gradient(from_reference), **EXACT)
-    assert gradient(from_reference).abs().max() > 0.01
+def test_a_truncated_answer_may_be_left_out_whole_where_no_row_is_averaged() -> None:
+    mask = MASK.clone()
+    mask[1] = False
+    values = gaussian(B, T)
+    kept = values[[0, 2]], mask[[0, 2]]
+    assert_close(dapo_mean(values, mask), dapo_mean(*kept), **EXACT)
+    assert_close(dr_grpo_mean(values, mask, max_tokens=T), dr_grpo_mean(*kept, max_tokens=T) * 2 / 3, **EXACT)
+    with pytest.raises(ConfigError, match="row 1 is empty"):
+        grpo_mean(values, mask)
+
+
+def test_a_count_of_tokens_that_cannot_be_is_refused() -> None:
+    values = gaussian(B, T)
+    with pytest.raises(ConfigError, match="total_tokens = 9, but this mask has 10"):
+        dapo_mean(values, MASK, total_tokens=9)
+    with pytest.raises(ConfigError, match="total_tokens = 0, but this mask has 0"):
+        dapo_mean(values, torch.zeros(B, T, dtype=torch.bool))
+    assert_close(dapo_mean(values, MASK, total_tokens=10), dapo_mean(values, MASK), **EXACT)
+    for count in (0, -1):
+        with pytest.raises(ConfigError, match=f"max_tokens = {count}, but it is the longest answer"):
+            dr_grpo_mean(values, MASK, max_tokens=count)
+
+
+def test_on_policy_token_grpo_is_minus_the_mean_advantage_and_its_gradient_reinforce() -> None:
+    log_prob = gaussian(B, T).requires_grad_()
+    advantage = gaussian(B, seed=1)
+    loss = grpo_mean(clipped_ratio_terms(log_prob, log_prob.detach(), advantage, clip=0.2), MASK)
+    loss.backward()
+    assert_close(loss.detach(), -advantage.mean(), **EXACT)
+    expected = -(advantage / B / MASK.sum(1))[:, None] * MASK
+    assert_close(log_prob.grad, expected, **EXACT)
+
+
+def test_equal_rewards_give_no_token_gradient() -> None:
+    log_prob = gaussian(B, T).requires_grad_()
+    advantage = group_advantages(torch.full((1, B), 0.3, dtype=torch.float64))[0]
+    dapo_mean(clipped_ratio_terms(log_prob, gaussian(B, T, seed=1), advantage, clip=0.2), MASK).backward()
+    assert_close(log_prob.grad, torch.zeros(B, T, dtype=torch.float64), rtol=0, atol=0)

@@ -1,5 +1,6 @@
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
@@ -9,15 +10,19 @@ from hypothesis import given
 from torch import Tensor
 from torch.testing import assert_close
 
-from mmalign.errors import ShapeError
-from mmalign.losses import denoising_log_prob, dpo_logits, dpo_loss, implicit_accuracy
+from mmalign.errors import ConfigError, ShapeError
+from mmalign.losses import (
+    denoising_log_prob,
+    dpo_logits,
+    dpo_loss,
+    hinge_dpo_loss,
+    implicit_accuracy,
+    ipo_loss,
+    sppo_loss,
+)
+from tests.losses.drawing import EXACT, gaussian
 
 B = 3
-EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
-
-
-def gaussian(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def four(seed: int = 0) -> list[Tensor]:
@@ -168,7 +173,9 @@ def test_accuracy_counts_hits_and_half_of_the_ties() -> None:
 def test_shapes_that_would_broadcast_are_refused(place: int, shape: tuple[int, ...]) -> None:
     pairs = four()
     pairs[place] = torch.zeros(shape, dtype=torch.float64)
-    for function in (dpo_logits, implicit_accuracy, lambda *pairs: dpo_loss(*pairs, beta=1.0)):
+    with_beta = [partial(loss, beta=1.0) for loss in (dpo_loss, ipo_loss, hinge_dpo_loss, sppo_loss)]
+    functions: list[Callable[..., Tensor]] = [dpo_logits, implicit_accuracy, *with_beta]
+    for function in functions:
         with pytest.raises(ShapeError, match=r"_log_prob: expected \[B\] = "):
             function(*pairs)
 
@@ -176,3 +183,61 @@ def test_shapes_that_would_broadcast_are_refused(place: int, shape: tuple[int, .
 def test_a_beta_that_would_broadcast_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"beta: expected \[B\] = \[3\], got \[3, 1\]"):
         dpo_loss(*four(), beta=torch.ones(B, 1))
+
+
+# IPO, the hinge and SPPO
+
+
+def test_the_other_losses_worked_by_hand() -> None:
+    # Logits 1.5 and -0.5; at beta 0.5 IPO's target is 1 and the hinge's margin 2.
+    pairs = list(torch.tensor([[-1.0, -1.0], [-2.0, -0.5], [-1.5, -0.5], [-1.0, -0.5]], dtype=torch.float64))
+    assert_close(dpo_logits(*pairs), torch.tensor([1.5, -0.5], dtype=torch.float64))
+    assert_close(ipo_loss(*pairs, beta=0.5).item(), (0.5**2 + 1.5**2) / 2)
+    assert_close(hinge_dpo_loss(*pairs, beta=0.5).item(), (0.25 + 1.25) / 2)
+    # Chosen rose by 0.5 and fell by 0.5, rejected fell by 1 and stayed; the targets are 1 and -1.
+    assert_close(sppo_loss(*pairs, beta=0.5).item(), ((0.25 + 0.0) + (2.25 + 1.0)) / 2)
+
+
+def test_ipo_stops_at_its_target_and_calls_back_what_passed_it() -> None:
+    zero = torch.zeros(1)
+    for chosen, sign in ((4.0, -1), (5.0, 0), (6.0, 1)):  # 1 / (2 beta) = 5
+        log_prob = torch.tensor([chosen], requires_grad=True)
+        ipo_loss(log_prob, zero, zero, zero, beta=0.1).backward()
+        assert log_prob.grad is not None
+        assert log_prob.grad.sign().item() == sign
+
+
+def test_the_hinge_is_off_once_the_margin_is_reached() -> None:
+    zero = torch.zeros(1)
+    for chosen, gradient in ((1.9, -0.5), (2.1, 0.0)):  # 1 / beta = 2
+        log_prob = torch.tensor([chosen], requires_grad=True)
+        hinge_dpo_loss(log_prob, zero, zero, zero, beta=0.5).backward()
+        assert log_prob.grad is not None
+        assert log_prob.grad.item() == gradient
+
+
+def test_sppo_sees_more_than_the_difference() -> None:
+    pairs = four()
+    fallen = [pairs[0] - 1, pairs[1] - 1, *pairs[2:]]
+    assert_close(ipo_loss(*fallen, beta=2.0), ipo_loss(*pairs, beta=2.0), **EXACT)
+    assert (sppo_loss(*fallen, beta=2.0) - sppo_loss(*pairs, beta=2.0)).abs() > 0.01
+
+
+@pytest.mark.parametrize("loss", [ipo_loss, hinge_dpo_loss])
+def test_swapping_the_sides_negates_the_logit_inside(loss: Callable[..., Tensor]) -> None:
+    zero, pairs = torch.zeros(B, dtype=torch.float64), four()
+    logits = dpo_logits(*pairs)
+    assert_close(loss(*swapped(*pairs), beta=2.0), loss(-logits, zero, zero, zero, beta=2.0), **EXACT)
+
+
+@pytest.mark.parametrize("loss", [ipo_loss, hinge_dpo_loss, sppo_loss])
+@pytest.mark.parametrize("beta", [0.0, -1.0])
+def test_a_beta_that_is_not_positive_is_refused(loss: Callable[..., Tensor], beta: float) -> None:
+    with pytest.raises(ConfigError, match=r"beta = .* must be positive"):
+        loss(*four(), beta=beta)
+
+
+@pytest.mark.parametrize("loss", [ipo_loss, hinge_dpo_loss, sppo_loss])
+def test_the_order_of_the_pairs_does_not_count_in_any(loss: Callable[..., Tensor]) -> None:
+    order = torch.tensor([2, 0, 1])
+    assert_close(loss(*[x[order] for x in four()], beta=0.7), loss(*four(), beta=0.7), **EXACT)

@@ -39,4 +39,6 @@ def denoising_log_likelihood(
     level = level.to(latents.device)
     noisy = add_noise(latents, noise, level.alpha, level.sigma)
     output = generator.predict(noisy, level, conditioning).output
-    return denoising_log_prob(output, target(latents, noise, level.alpha, level.sigma, generator.timesteps.kind))
+    return denoising_log_prob(
+        output, target(latents, noise, level.alpha, level.sigma, generator.timesteps.kind)
+    )

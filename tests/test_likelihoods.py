@@ -79,7 +79,9 @@ def test_of_a_flow_it_is_the_velocity_error_by_hand(
         **conditioning.conditional,
     )[0]
     expected = -((velocity - (noise - clean)) ** 2).mean((1, 2, 3)) / 2
-    found = denoising_log_likelihood(generator, clean, conditioning, noise=noise, level=generator.timesteps.at(ROW))
+    found = denoising_log_likelihood(
+        generator, clean, conditioning, noise=noise, level=generator.timesteps.at(ROW)
+    )
     assert_close(found, expected)
     assert found.unique().numel() == B
 
@@ -90,10 +92,16 @@ def test_a_sample_does_not_know_its_neighbours(
 ) -> None:
     clean, noise = sample
     conditioning = generator.condition(PROMPTS, **SIZE)
-    together = denoising_log_likelihood(generator, clean, conditioning, noise=noise, level=generator.timesteps.at(ROW))
+    together = denoising_log_likelihood(
+        generator, clean, conditioning, noise=noise, level=generator.timesteps.at(ROW)
+    )
     order = torch.tensor([2, 0])
     fewer = denoising_log_likelihood(
-        generator, clean[order], conditioning.rows(order), noise=noise[order], level=generator.timesteps.at(ROW[order])
+        generator,
+        clean[order],
+        conditioning.rows(order),
+        noise=noise[order],
+        level=generator.timesteps.at(ROW[order]),
     )
     assert_close(fewer, together[order], rtol=1e-5, atol=1e-6)
 
@@ -103,5 +111,8 @@ def test_guidance_has_no_part_in_it(generator: DenoisingGenerator, sample: tuple
     clean, noise = sample
     both, one = (generator.condition(PROMPTS, guidance=g, **SIZE) for g in (4.5, None))
     assert both.unconditional is not None
-    found = [denoising_log_likelihood(generator, clean, c, noise=noise, level=generator.timesteps.at(ROW)) for c in (both, one)]
+    found = [
+        denoising_log_likelihood(generator, clean, c, noise=noise, level=generator.timesteps.at(ROW))
+        for c in (both, one)
+    ]
     assert_close(*found)

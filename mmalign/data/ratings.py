@@ -64,9 +64,7 @@ def read_demonstrations(path: Path) -> list[Rating]:
 
 def write_ratings(path: Path, ratings: Sequence[Rating]) -> None:
     """Write a parquet file of samples, whole or not at all, with media paths relative to it."""
-    rows = [
-        {"prompt": r.prompt, "sample": relative_to(path, r.sample), "score": r.score} for r in ratings
-    ]
+    rows = [{"prompt": r.prompt, "sample": relative_to(path, r.sample), "score": r.score} for r in ratings]
     with whole_file(path) as unfinished:
         write_parquet(rows, unfinished, text=("prompt", "sample"))
 

@@ -70,8 +70,7 @@ class DenoisingGenerator:
 
     @contextmanager
     def weights(self, which: Weights) -> Iterator[None]:
-        """Compute with the trained policy; with the frozen reference, the same weights with the LoRA off; or with a
-        kept copy of the LoRA, such as the old policy that made a rollout.
+        """Compute with the policy, with the reference (the LoRA off), or with a kept copy of the LoRA such as "old".
 
         Raises:
             ConfigError: no copy of this name was kept.

@@ -97,7 +97,7 @@ class KeptWeights:
         self._copies[name] = {key: p.detach().clone() for key, p in self._parameters.items()}
 
     def blend(self, name: str, *, decay: float) -> None:
-        """Move a copy towards the LoRA: copy <- decay * copy + (1 - decay) * LoRA; with decay 0 it equals it bitwise."""
+        """Move a copy towards the LoRA: copy <- decay * copy + (1 - decay) * LoRA; decay 0 copies it bitwise."""
         for key, copy in self._copies[name].items():
             copy.lerp_(self._parameters[key].detach(), 1 - decay)
 
@@ -109,7 +109,9 @@ class KeptWeights:
             ConfigError: no copy of this name was kept.
         """
         if name not in self._copies:
-            raise ConfigError(f"weights: no copy '{name}' was kept; there are {sorted(self._copies) or 'none'}")
+            raise ConfigError(
+                f"weights: no copy '{name}' was kept; there are {sorted(self._copies) or 'none'}"
+            )
         copies = self._copies[name]
         own = {key: parameter.data for key, parameter in self._parameters.items()}
         for key, parameter in self._parameters.items():

@@ -22,7 +22,7 @@ from mmalign.sampling.parametrisation import Prediction
 from mmalign.sampling.steps import FlowStep, Transition, ddim_step, flow_sde_step
 
 RatioGuidance = Literal["inside", "outside"]
-"""Whether a step's log-probability is that of the guided prediction that made it, or of the conditional branch alone."""
+"""Whether a step's log-probability is of the guided prediction that made it, or of the conditional branch alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,7 @@ def rollout(
     count = len(start.levels) - 1
     if window is None:
         window = range(count - 1) if sampler.noise_level > 0 else range(0)
-    if len(window) and not (0 <= window.start and window.stop <= count):
+    if len(window) and not (window.start >= 0 and window.stop <= count):
         raise ConfigError(f"window {window.start} to {window.stop}: there are steps 0 to {count - 1}")
     randoms = [torch.Generator("cpu").manual_seed(seed) for seed in step_seeds]
     device = generator.device
@@ -203,9 +203,7 @@ def rollout(
             noisy = sampler.step(guided, to, random=False).sample
         latents.append(noisy)
     log_prob = torch.stack(log_probs, 1) if log_probs else torch.zeros(len(noisy), 0, device=device)
-    return Trajectory(
-        torch.stack(latents, 1), start.levels, start.conditioning, sampler, window, log_prob
-    )
+    return Trajectory(torch.stack(latents, 1), start.levels, start.conditioning, sampler, window, log_prob)
 
 
 def predictions(
@@ -243,5 +241,3 @@ def scored_step(
     guidance = sampler.guidance if sampler.ratio_guidance == "inside" else None
     prediction = generator.predict(noisy, here, trajectory.conditioning.rows(sample), guidance=guidance)
     return sampler.step(prediction, to, sample=taken)
-
-

@@ -72,12 +72,10 @@ class TimestepTable:
         return NoiseLevel(self.alpha[row], self.sigma[row], self.model_time[row])
 
     def at_time(self, scheduler_time: Tensor) -> NoiseLevel:
-        """The levels at times [B] of the scheduler: the row itself for whole times, exact for flows, else interpolated."""
+        """The levels at times [B] of the scheduler: whole times are rows, flows exact, others interpolated."""
         alpha, sigma = zip(*(_row(self, float(time)) for time in scheduler_time), strict=True)
         time = scheduler_time.float().cpu()
-        return NoiseLevel(
-            torch.tensor(alpha), torch.tensor(sigma), self.time_offset + self.time_scale * time
-        )
+        return NoiseLevel(torch.tensor(alpha), torch.tensor(sigma), self.time_offset + self.time_scale * time)
 
 
 def read_timesteps(scheduler: Any, recording: Recording | None = None) -> TimestepTable:

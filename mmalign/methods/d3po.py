@@ -38,9 +38,7 @@ class PairSteps:
     def part(self, start: int, stop: int) -> "PairSteps":
         """Its rows from ``start`` to ``stop``."""
         rows = slice(start, stop)
-        return PairSteps(
-            self.trajectory, self.chosen[rows], self.rejected[rows], self.step[rows], self.notes
-        )
+        return PairSteps(self.trajectory, self.chosen[rows], self.rejected[rows], self.step[rows], self.notes)
 
 
 class D3PO(TrajectoryMethod):
@@ -61,7 +59,7 @@ class D3PO(TrajectoryMethod):
         self.config = config
 
     def batch(self, step: int, *, size: int, seed: int) -> PairSteps:
-        """All trained steps of all pairs among ``size`` samples whose scores differ; ties would only dilute the mean."""
+        """All trained steps of all pairs among ``size`` samples with different scores; ties would dilute the mean."""
         drawn = self.rollout(step, size=size, seed=seed)
         G, scores = self.config.group_size, drawn.scores.flatten()
         pairs = []
@@ -88,7 +86,7 @@ class D3PO(TrajectoryMethod):
         )
 
     def loss(self, batch: PairSteps) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of some steps, with how often the policy prefers as the scorer does and how many ratios are clamped."""
+        """The loss of some steps, with how often the policy prefers as the scorer, and the share of clamped ratios."""
         sample, step = torch.cat([batch.chosen, batch.rejected]), batch.step.repeat(2)
         log_prob = scored_step(self.generator, batch.trajectory, sample, step).log_prob
         with torch.no_grad(), self.generator.weights("reference"):

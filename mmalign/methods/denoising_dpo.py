@@ -102,5 +102,6 @@ class DenoisingDPO(Method):
         loss, metrics = self.loss(self.batch(0, size=size, seed=seed).part(0, size))
         if abs(float(loss) - math.log(2)) > 1e-6 or float(metrics["margin"]) != 0:
             raise ConfigError(
-                f"before the first step policy and reference differ: the loss is {float(loss):.6f}, not log 2 = 0.693147"
+                "before the first step policy and reference differ: "
+                f"the loss is {float(loss):.6f}, not log 2 = 0.693147"
             )

@@ -37,7 +37,7 @@ class NoisedBatch:
 
 
 def training_level(generator: DenoisingGenerator, size: int, *, random: torch.Generator) -> NoiseLevel:
-    """Random training levels: logit-normal for a flow, as SD3 was trained; all as likely for a diffusion, as DDPM was."""
+    """Random training levels: logit-normal for a flow, as SD3 was trained; even for a diffusion, as DDPM was."""
     count = len(generator.timesteps)
     if generator.timesteps.kind == "flow_prediction":
         share = logit_normal(size, generator=random)

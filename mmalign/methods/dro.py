@@ -73,11 +73,14 @@ class DRO(OnlineMethod):
         key = (index, count, seed)
         if self._drawn is None or self._drawn[0] != key:
             self._drawn = None
-            self._drawn = key, self.unroll(
-                self.experts.texts_of(rows),
-                noise_seeds=mixed_seeds(count, seed, NOISE, index),
-                step_seeds=mixed_seeds(count, seed, STEPS, index),
-                window=None,
+            self._drawn = (
+                key,
+                self.unroll(
+                    self.experts.texts_of(rows),
+                    noise_seeds=mixed_seeds(count, seed, NOISE, index),
+                    step_seeds=mixed_seeds(count, seed, STEPS, index),
+                    window=None,
+                ),
             )
         trajectory: Trajectory = self._drawn[1]
         mine = torch.arange(k * size, (k + 1) * size)
@@ -87,7 +90,11 @@ class DRO(OnlineMethod):
         level, to = trajectory.levels.rows(at), trajectory.levels.rows(at + 1)
         here, there = (trajectory.latents[mine, j].cpu() for j in (at, at + 1))
         return ExpertsAndOwn(
-            rows[mine], noise, level, here, taken_prediction(here, there, level, to, self.generator.timesteps.kind)
+            rows[mine],
+            noise,
+            level,
+            here,
+            taken_prediction(here, there, level, to, self.generator.timesteps.kind),
         )
 
     def loss(self, batch: ExpertsAndOwn) -> tuple[Tensor, dict[str, Tensor]]:
@@ -124,9 +131,10 @@ class DRO(OnlineMethod):
 def taken_prediction(here: Tensor, there: Tensor, level: NoiseLevel, to: NoiseLevel, kind: Kind) -> Tensor:
     """What a network of this kind put out for a deterministic step, read back from the step.
 
-    ``there = to.alpha * clean + to.sigma * noise`` and ``here = alpha * clean + sigma * noise`` are two equations for the
-    two unknowns, so that no prediction has to be stored.
+    ``there = to.alpha * clean + to.sigma * noise`` and ``here = alpha * clean + sigma * noise`` are two equations for
+    the two unknowns, so that no prediction has to be stored.
     """
+
     def column(values: Tensor) -> Tensor:
         return values.reshape(-1, *[1] * (here.ndim - 1))
 
@@ -135,5 +143,3 @@ def taken_prediction(here: Tensor, there: Tensor, level: NoiseLevel, to: NoiseLe
     clean = (sigma_to * here - sigma * there) / determinant
     noise = (alpha * there - alpha_to * here) / determinant
     return target(clean, noise, level.alpha, level.sigma, kind)
-
-

@@ -1,4 +1,4 @@
-"""Flow-GRPO: online groups x random steps of a trajectory x the clipped policy gradient. DDPO and DanceGRPO by options."""
+"""Flow-GRPO, by options DDPO and DanceGRPO: online groups x random steps x the clipped policy gradient."""
 
 from dataclasses import dataclass
 
@@ -49,13 +49,15 @@ class StepBatch:
     def part(self, start: int, stop: int) -> "StepBatch":
         """Its rows from ``start`` to ``stop``."""
         rows = slice(start, stop)
-        return StepBatch(self.trajectory, self.sample[rows], self.step[rows], self.advantage[rows], self.notes)
+        return StepBatch(
+            self.trajectory, self.sample[rows], self.step[rows], self.advantage[rows], self.notes
+        )
 
 
 class FlowGRPO(TrajectoryMethod):
     """Flow-GRPO on any denoiser; a diffusion's random step is DDIM's with eta = ``noise_level``.
 
-        L = mean max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)) + kl_weight * mean KL(step || step of the reference)
+        L = mean max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)) + kl_weight * mean KL(step || reference step)
 
     One optimiser step is over all trained steps of its samples. Denoiser passes per sample: ``rollout_steps`` forward,
     and for each trained step one forward and backward and, with a KL, one forward (twice as many with guidance inside).
@@ -70,7 +72,7 @@ class FlowGRPO(TrajectoryMethod):
         self.config = config
 
     def batch(self, step: int, *, size: int, seed: int) -> StepBatch:
-        """All trained steps of ``size`` samples; those whose group's scores are equal teach nothing and are left out."""
+        """All trained steps of ``size`` samples; those of a group with equal scores teach nothing and are left out."""
         drawn = self.rollout(step, size=size, seed=seed)
         advantages = ADVANTAGES[self.config.advantages](drawn.scores)
         advantages = clamp_advantages(advantages, most=self.config.advantage_clip)

@@ -66,7 +66,8 @@ class NFT(OnlineMethod):
     """DiffusionNFT on any denoiser: no likelihood of a trajectory, any sampler, no guidance.
 
         good = beta * x_theta + (1 - beta) * x_old,   bad = (1 + beta) * x_old - beta * x_theta
-        L = A_max / beta * mean [r * |good - x0|^2 / size + (1 - r) * |bad - x0|^2 / size] + kl_weight * |v_theta - v_ref|^2
+        L = A_max / beta * mean [r * |good - x0|^2 / size + (1 - r) * |bad - x0|^2 / size]
+            + kl_weight * |v_theta - v_ref|^2
 
     Denoiser passes per sample: ``rollout_steps`` forward, and for each of ``times_per_sample`` one forward and backward
     (policy) and two forward (old policy and reference).

@@ -137,7 +137,9 @@ class OnlineMethod(Method):
     def shares(self, step: int, count: int) -> Tensor:
         """The samples of this step: the k-th share of a rollout's groups, in a new order for every rollout."""
         k = step % self.steps_per_rollout
-        return torch.arange(count)[k * count // self.steps_per_rollout : (k + 1) * count // self.steps_per_rollout]
+        return torch.arange(count)[
+            k * count // self.steps_per_rollout : (k + 1) * count // self.steps_per_rollout
+        ]
 
 
 def join(parts: Sequence[Trajectory]) -> Trajectory:

@@ -17,8 +17,8 @@ class ReFL(RewardGradientMethod):
 
         L = reward_weight * mean relu(ceiling - R(x_hat_j)) + denoising_weight * mean_e (network - target)^2
 
-    x_hat_j is the clean estimate at a random step j of the last quarter of the chain; the steps before carry no gradient
-    and R is in standard deviations of the reference's rewards. The second term is on demonstrations.
+    x_hat_j is the clean estimate at a random step j of the last quarter of the chain; the steps before carry no
+    gradient, and R is in standard deviations of the reference's rewards. The second term is on demonstrations.
 
     Denoiser passes per sample: up to ``rollout_steps`` - 1 forward, one forward and backward.
 

@@ -52,7 +52,7 @@ class RewardDistillation(RewardGradientMethod):
         self.levels: NoiseLevel = starts[0].levels
 
     def batch(self, step: int, *, size: int, seed: int) -> NoisedBatch:
-        """Samples, each with noise of its own at a random level of the teacher's grid; ``weight`` is the level's index."""
+        """Samples, each with noise of its own at a random level of the teacher's grid; ``weight`` is its index."""
         random = step_generator(seed, step)
         rows = epoch_rows(step, size=size, count=len(self.samples), seed=seed)
         noise = torch.randn(size, *self.samples.clean.shape[1:], generator=random)

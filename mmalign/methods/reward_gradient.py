@@ -1,4 +1,4 @@
-"""What ReFL and DRaFT share: denoising chains whose last steps carry gradient, and rewards in units of the reference's."""
+"""What methods on the reward's gradient share: chains whose last steps carry it, and one unit for any reward."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class RewardGradientMethod(Method):
         )
 
     def walk(self, start: Start, noisy: Tensor, first: int, last: int) -> Tensor:
-        """Latents after the deterministic steps ``first`` to ``last`` (left out); gradient flows where it is enabled."""
+        """Latents after the deterministic steps from ``first`` up to ``last``; gradient flows where it is enabled."""
         sampler = Sampler(noise_level=0.0)
         for step in range(first, last):
             to = start.levels.rows(torch.full((len(noisy),), step + 1))

@@ -11,7 +11,7 @@ from mmalign.methods.online import OnlineMethod, scale_of
 
 
 class TrajectoryMethod(OnlineMethod):
-    """An online method that needs the log-probability of random steps; a diffusion's is DDIM's with eta = ``noise_level``."""
+    """An online method on the log-probability of random steps; a diffusion's is DDIM's with eta = ``noise_level``."""
 
     def __init__(self, config: TrajectoryConfig, task: Task) -> None:
         super().__init__(config, task)

@@ -17,6 +17,7 @@ from mmalign.rewards.compose import WeightedSum, load_weighted
 from mmalign.training.folder import RunFolder, write_json
 from mmalign.training.judging import Judge, Side, guards_result, heldout_result, train_result
 from mmalign.training.loop import train
+from mmalign.training.memory import parked, tile_vae
 from mmalign.training.progress import console
 from mmalign.training.recipe import Recipe, SamplingConfig, save_recipe
 from mmalign.training.sources import given_data, own_data
@@ -42,14 +43,15 @@ def align(recipe: Recipe, folder: Path) -> Path:
     task = prepare(recipe, adapter, reward)
     before = judge.side("before", recipe.sampling)
     method = make_method(recipe, task, run)
-    train(
-        method,
-        adapter.generator,
-        recipe.train,
-        run,
-        glance=judge.glance if heldout is not None else None,
-        glance_every=recipe.evaluation.every,
-    )
+    with parked(adapter, park=recipe.train.park_encoders):
+        train(
+            method,
+            adapter.generator,
+            recipe.train,
+            run,
+            glance=judge.glance if heldout is not None else None,
+            glance_every=recipe.evaluation.every,
+        )
     adapter.save_lora(run.lora)
     after = judge.side("after", student_sampling(recipe))
     write_json(run.summary, summarise(recipe, run, adapter, before, after))
@@ -79,6 +81,8 @@ def load_for_training(recipe: Recipe) -> Any:
     adapter.generator.attach_lora(rank=recipe.train.lora_rank, seed=recipe.train.seed)
     if recipe.train.gradient_checkpointing:
         adapter.generator.policy.enable_gradient_checkpointing()
+    if recipe.sampling.vae_tiling:
+        tile_vae(adapter.generator.pipeline)
     return adapter
 
 

@@ -76,6 +76,8 @@ def _kept_for_backward(generator: Any, recipe: Recipe) -> int:
     noisy = torch.zeros(1, *conditioning.latent_shape, device=generator.device)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         # The output is held, so that no storage is freed and counted twice.
-        output = generator.predict(noisy, generator.timesteps.at(torch.zeros(1, dtype=torch.long)), conditioning).output
+        output = generator.predict(
+            noisy, generator.timesteps.at(torch.zeros(1, dtype=torch.long)), conditioning
+        ).output
     del output
     return sum(kept.values())

@@ -39,6 +39,8 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
     """Less memory, about a third more time."""
+    park_encoders: bool = False
+    """While it trains, text encoders and VAE wait in main memory; for methods whose data are encoded before."""
     checkpoint_every: int = 50
     """Steps between checkpoints; a stopped run loses at most as many."""
     seed: int = 0
@@ -71,6 +73,8 @@ class SamplingConfig:
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32
     """Samples drawn at once; changes speed and memory, not the samples."""
+    vae_tiling: bool = False
+    """Decode large pictures in tiles: less memory, faint seams."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
@@ -80,7 +84,8 @@ class SamplingConfig:
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``adapter.generate``."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "batch_size"}
+        ours = ("batch_size", "vae_tiling")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ours}
         return {name: value for name, value in values.items() if value is not None}
 
     def pipeline_options(self) -> dict[str, Any]:
@@ -145,12 +150,22 @@ class Recipe:
     def _check_source(self) -> None:
         """Refuse what the method cannot learn from, and files that it would ignore."""
         source = self.method.source
-        wanted = {"pairs": "preferences", "ratings": "ratings", "demonstrations": "demonstrations"}.get(source)
+        wanted = {"pairs": "preferences", "ratings": "ratings", "demonstrations": "demonstrations"}.get(
+            source
+        )
         for name in ("preferences", "ratings", "demonstrations"):
             if getattr(self, name) is not None and name not in (wanted, *self.method.also_takes):
                 uses = f"takes --{wanted}" if wanted else "draws its own samples"
                 raise ConfigError(f"--{name}: {self.method.name} does not use it; it {uses}")
         given = wanted is not None and getattr(self, wanted) is not None
+        if self.train.park_encoders and self.method.draws:
+            raise ConfigError(
+                f"train.park_encoders: {self.method.name} draws or decodes samples while it trains and needs them"
+            )
+        if self.evaluation.every and self.train.park_encoders:
+            raise ConfigError(
+                "train.park_encoders: evaluation.every draws samples while it trains; set it to 0"
+            )
         if self.method.needs_gradient and not self.reward:
             raise ConfigError(f"{self.method.name} follows a reward's gradient: give --reward NAME")
         if not given and not (self.reward and self.prompts):

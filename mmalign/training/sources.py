@@ -112,7 +112,12 @@ def make_pairs(
 
 
 def make_ratings(
-    own: OwnSamples, prompts: Sequence[str], media: Sequence[Sequence[Path]], scores: Tensor, *, reward: Reward
+    own: OwnSamples,
+    prompts: Sequence[str],
+    media: Sequence[Sequence[Path]],
+    scores: Tensor,
+    *,
+    reward: Reward,
 ) -> list[Rating]:
     """All scored samples, or the best of each group.
 

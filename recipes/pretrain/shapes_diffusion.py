@@ -1,4 +1,4 @@
-"""Make ``embedded/shapes-diffusion``: a small StableDiffusionPipeline (UNet, epsilon, DDIM) with the flaw of shapes-flow.
+"""Make ``embedded/shapes-diffusion``: a small StableDiffusionPipeline (UNet, epsilon, DDIM), shapes-flow's twin.
 
 It sees the same pictures through the same VAE, and learns true captions first and then noisy ones, as
 ``embedded/shapes-flow`` did; only the denoiser is of the other family.
@@ -14,7 +14,7 @@ import torch
 import tyro
 from common import clip_tokenizer, console, fit
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from shapes_flow import TOKENS, draw_world, encode_world, generator, report, training_captions
+from shapes_flow import TOKENS, WorldSettings, draw_world, encode_world, generator, report, training_captions
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -22,24 +22,17 @@ from mmalign.worlds import shapes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(WorldSettings):
     """Everything that decides the result."""
 
     out: Path = Path("assets/shapes-diffusion")
     work: Path = Path("runs/pretrain/shapes-diffusion")
-    """Checkpoints and pictures of the progress."""
     vae: Path = Path("assets/shapes-flow")
     """The pipeline whose VAE is taken."""
-    pictures: int = 24_000
-    caption_noise: float = 0.4
-    two_shapes: float = 0.1
-    caption_dropout: float = 0.1
     steps: int = 6_000
     clean_steps: int = 3_500
     """Of these, the first are on true captions."""
     batch: int = 64
-    device: str = "cpu"
-    seed: int = 0
 
 
 def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusionPipeline:

@@ -1,8 +1,8 @@
 """Make ``embedded/shapes-flow``: a small StableDiffusion3Pipeline that draws the shapes world, with a stated flaw.
 
-The flaw is random caption noise: it first learns true captions, then captions of which each attribute is drawn anew with
-probability 0.4. So it knows what words mean and draws clean shapes, but believes a prompt only so far: as often as its
-captions lied it draws another shape than the one asked for, and alignment has something to mend.
+The flaw is random caption noise: it first learns true captions, then captions of which each attribute is drawn anew
+with probability 0.4. So it knows what words mean and draws clean shapes, but believes a prompt only so far: as often as
+its captions lied it draws another shape than the one asked for, and alignment has something to mend.
 
     uv run python recipes/pretrain/shapes_flow.py        # about 80 minutes on two cores; resumes where it stopped
 """
@@ -10,7 +10,6 @@ captions lied it draws another shape than the one asked for, and alignment has s
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import tyro
@@ -33,16 +32,25 @@ TOKENS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that decides the result."""
+class WorldSettings:
+    """What the generators of the shapes world share."""
 
-    out: Path = Path("assets/shapes-flow")
-    work: Path = Path("runs/pretrain/shapes-flow")
+    work: Path
     """Checkpoints and pictures of the progress."""
     pictures: int = 24_000
     caption_noise: float = 0.4
     two_shapes: float = 0.1
     caption_dropout: float = 0.1
+    device: str = "cpu"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(WorldSettings):
+    """Everything that decides the result."""
+
+    out: Path = Path("assets/shapes-flow")
+    work: Path = Path("runs/pretrain/shapes-flow")
     vae_steps: int = 1_200
     vae_batch: int = 32
     vae: Path | None = None
@@ -51,8 +59,6 @@ class Settings:
     clean_steps: int = 3_500
     """Of these, the first are on true captions."""
     flow_batch: int = 64
-    device: str = "cpu"
-    seed: int = 0
 
 
 def generator(*seeds: int) -> torch.Generator:
@@ -63,22 +69,7 @@ def generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-class World(Protocol):
-    """The settings that decide the pictures."""
-
-    @property
-    def pictures(self) -> int: ...
-    @property
-    def two_shapes(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def work(self) -> Path: ...
-    @property
-    def device(self) -> str: ...
-
-
-def draw_world(settings: World) -> tuple[list[shapes.Scene], Tensor]:
+def draw_world(settings: WorldSettings) -> tuple[list[shapes.Scene], Tensor]:
     """The training pictures, as bytes to keep them small: [N, 3, 64, 64]."""
     random = generator(settings.seed, 1)
     scenes = [
@@ -138,9 +129,9 @@ def train_vae(settings: Settings, pictures: Tensor) -> AutoencoderKL:
 
 @torch.no_grad()
 def encode_world(
-    settings: World, vae: AutoencoderKL, pictures: Tensor, *, centred: bool = True
+    settings: WorldSettings, vae: AutoencoderKL, pictures: Tensor, *, centred: bool = True
 ) -> Tensor:
-    """Latents [N, 8, 8, 8] with unit variance and, if ``centred``, zero mean; the VAE's config takes the two numbers."""
+    """Latents [N, 8, 8, 8] of unit variance and, if ``centred``, zero mean; the VAE's config takes both numbers."""
     latents = torch.cat(
         [vae.encode(to_model(p, settings.device)).latent_dist.mean for p in pictures.split(250)]
     )
@@ -262,7 +253,7 @@ def train_flow(
 
 
 @torch.no_grad()
-def report(settings: World, pipeline: DiffusionPipeline, **options: int) -> None:
+def report(settings: WorldSettings, pipeline: DiffusionPipeline, **options: int) -> None:
     """Pictures and the true reward on held-out prompts, with and without guidance; ``options`` are the pipeline's."""
     prompts = shapes.captions("heldout")[::5]
     scenes = [scene for scene in map(shapes.parse, prompts) if scene is not None]

@@ -17,11 +17,12 @@ from mmalign.cli.main import main
 from mmalign.media import Image
 
 NAME = "image/flow_dpo"
-SMALL = (
-    "--train.steps 2 --train.batch-size 2 --train.micro-batch-size 2 --train.checkpoint-every 1 --evaluation.n 4 "
-    "--evaluation.every 0 --sampling.steps 1 --method.own.prompts 2 --method.own.group-size 2 "
-    "--method.own.pairs-per-prompt 1"
-).split()
+_OPTIONS = (
+    "--train.steps 2 --train.batch-size 2 --train.micro-batch-size 2 --train.checkpoint-every 1 --evaluation.n 4",
+    "--evaluation.every 0 --sampling.steps 1 --method.own.prompts 2 --method.own.group-size 2",
+    "--method.own.pairs-per-prompt 1",
+)
+SMALL = " ".join(_OPTIONS).split()
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

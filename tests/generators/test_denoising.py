@@ -234,6 +234,4 @@ def test_mistakes_are_named(generator: DenoisingGenerator) -> None:
         generator.sample(PROMPTS[:1], seeds=[1], colour="red")
     if generator.guidance.layout != "none":
         with pytest.raises(ConfigError, match=r"captured with guidance=\.\.\."):
-            generator.predict(
-                noisy, generator.timesteps.at(torch.tensor([0, 0])), conditioning, guidance=2.0
-            )
+            generator.predict(noisy, generator.timesteps.at(torch.tensor([0, 0])), conditioning, guidance=2.0)

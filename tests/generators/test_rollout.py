@@ -167,7 +167,9 @@ def test_a_window_outside_the_steps_is_refused(generator: DenoisingGenerator, wi
 def prediction(generator: DenoisingGenerator, which: Any = "policy") -> torch.Tensor:
     start = started(generator)
     with torch.no_grad(), generator.weights(which):
-        return generator.predict(start.noise, start.levels.rows(torch.tensor([1, 1, 1])), start.conditioning).output
+        return generator.predict(
+            start.noise, start.levels.rows(torch.tensor([1, 1, 1])), start.conditioning
+        ).output
 
 
 def test_a_kept_copy_stays_while_the_policy_moves(generator: DenoisingGenerator) -> None:

@@ -1,9 +1,9 @@
 """Flow-DPO on a small Stable Diffusion 3: its identities hold on the real generator, not on formulas alone."""
 
 import math
-from types import SimpleNamespace
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from mmalign.generators import lora
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.generators.timesteps import read_timesteps
 from mmalign.methods import METHODS, load_method
-from mmalign.methods.configs import FlowDPOConfig, OwnPairs
 from mmalign.methods.base import Task
+from mmalign.methods.configs import FlowDPOConfig, OwnPairs
 from mmalign.methods.denoising_dpo import PairBatch
 from mmalign.methods.flow_dpo import FlowDPO
 from mmalign.methods.latents import LatentPairs

@@ -25,6 +25,8 @@ class MethodConfig:
     source: ClassVar[Source]
     also_takes: ClassVar[tuple[str, ...]] = ()
     """Files that the method can use beside its source: ``demonstrations``, ..."""
+    draws: ClassVar[bool] = False
+    """Whether it draws or decodes samples while it trains."""
     needs_gradient: ClassVar[bool] = False
     """Whether the reward has to be differentiable."""
 

@@ -13,6 +13,7 @@ class RewardGradientConfig(MethodConfig):
     """What ReFL and DRaFT share."""
 
     source: ClassVar[Source] = "prompts"
+    draws: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
 
     rollout_steps: int = 16
@@ -20,7 +21,7 @@ class RewardGradientConfig(MethodConfig):
     guidance: float = 1.0
     """Of training samples; 1 is none."""
     calibration: int = 64
-    """The reference's samples whose mean and std make one unit of the reward, so that rewards of any scale train alike."""
+    """Samples of the reference whose mean and std make one unit of the reward, so that any scale trains alike."""
 
     def __post_init__(self) -> None:
         if self.rollout_steps < 1:
@@ -45,7 +46,7 @@ class ReFLConfig(RewardGradientConfig):
     ceiling: float = 2.0
     """Rewards above it, in standard deviations above the reference's mean, pull no further; the released trainer: 2."""
     reward_weight: float = 1e-3
-    """The released trainer's grad_scale: 1e-3. It matters only beside ``denoising_weight``, and to the gradient's clip."""
+    """The released trainer's grad_scale: 1e-3. It matters beside ``denoising_weight``, and to the gradient's clip."""
     denoising_weight: float = 0.0
     """Of the denoising loss on ``demonstrations``, the paper's second term, which the released trainer leaves out."""
 
@@ -60,7 +61,9 @@ class ReFLConfig(RewardGradientConfig):
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The chain up to its last step at most, and that step."""
         one = batch_size * self.branches(guided)
-        return StepPasses((self.rollout_steps - 1) * one, one + (batch_size if self.denoising_weight > 0 else 0))
+        return StepPasses(
+            (self.rollout_steps - 1) * one, one + (batch_size if self.denoising_weight > 0 else 0)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +73,11 @@ class DRaFTConfig(RewardGradientConfig):
     name: ClassVar[str] = "draft"
 
     last_steps: int = 1
-    """K, the steps at the end that carry gradient. Clark et al. 2023, section 3.1: "DRaFT-1" is the efficient default."""
+    """K, the steps at the end that carry gradient. Clark et al. 2023, section 3.1: K = 1 is the efficient default."""
     truncation: Literal["fixed", "random"] = "fixed"
     """Always ``last_steps``, or a number of steps drawn evenly from 1 to it, as AlignProp does."""
     low_variance: int = 1
-    """n, times that a result is noised to the last level and denoised anew: DRaFT-LV, the paper's default there is 2."""
+    """n, times that a result is noised to the last level and denoised anew: DRaFT-LV; the paper takes 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -57,7 +57,7 @@ class DiffusionDPOConfig(MethodConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RWRConfig(MethodConfig):
-    """Reward-weighted regression, any denoiser: ``mmalign align image/rwr``. Flow-RWR: Liu et al. 2025, arXiv:2501.13918."""
+    """Reward-weighted regression, any denoiser: ``mmalign align image/rwr``. Liu et al. 2025, arXiv:2501.13918."""
 
     name: ClassVar[str] = "rwr"
     source: ClassVar[Source] = "ratings"

@@ -14,6 +14,7 @@ class OnlineConfig(MethodConfig):
     """How samples are drawn for training."""
 
     source: ClassVar[Source] = "prompts"
+    draws: ClassVar[bool] = True
 
     group_size: int = 8
     """G, samples of one prompt in a rollout."""
@@ -121,7 +122,9 @@ class D3POConfig(TrajectoryConfig):
         super().__post_init__()
         positive(self, "beta", "clamp")
         if self.group_size < 2:
-            raise ConfigError("method.group_size = 1: one sample has nothing to be compared with; expected at least 2")
+            raise ConfigError(
+                "method.group_size = 1: one sample has nothing to be compared with; expected at least 2"
+            )
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The rollout, and both sides of every pair at every trained step, by policy and reference."""
@@ -137,7 +140,7 @@ class NFTConfig(OnlineConfig):
     name: ClassVar[str] = "nft"
 
     strength: float = 1.0
-    """The paper's beta: how far the implicit positive and negative policies lie from the old one. Config: 1, 0.1 for OCR."""
+    """The paper's beta: how far the implicit good and bad policies lie from the old one. Config: 1, 0.1 for OCR."""
     advantage_clip: float = 5.0
     """A_max; config: 5."""
     kl_weight: float = 1e-4

@@ -1,0 +1,35 @@
+"""Keeps what is not needed for training out of the accelerator's memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+def tile_vae(pipeline: Any) -> None:
+    """Let the VAE work on tiles of large pictures, where its class can."""
+    if hasattr(pipeline.vae, "enable_tiling"):
+        pipeline.vae.enable_tiling()
+
+
+@contextmanager
+def parked(adapter: Any, *, park: bool = True) -> Iterator[None]:
+    """Inside the block every part of the pipeline but the policy waits in main memory; afterwards it is back."""
+    generator = adapter.generator
+    others = [
+        module
+        for name, module in generator.pipeline.components.items()
+        if isinstance(module, nn.Module) and name != generator.component
+    ]
+    device = generator.device
+    if not park or device.type == "cpu":
+        yield
+        return
+    for module in others:
+        module.to("cpu")
+    try:
+        yield
+    finally:
+        for module in others:
+            module.to(device)

@@ -1,0 +1,19 @@
+"""Align the embedded shapes generator by reward-weighted regression on its own scored samples."""
+
+from mmalign.methods.configs import OwnSamples, RWRConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="image/rwr",
+    model="embedded/shapes-flow",
+    reward=("embedded/shapes-clip",),
+    heldout_reward="shapes-truth",
+    prompts="embedded/shapes-train",
+    heldout_prompts="embedded/shapes-heldout",
+    method=RWRConfig(temperature=0.5, own=OwnSamples(prompts=200, group_size=4)),
+    train=TrainConfig(
+        steps=200, batch_size=32, micro_batch_size=32, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=24, batch_size=32),
+    evaluation=EvaluationConfig(n=512, every=50, glance=48),
+)

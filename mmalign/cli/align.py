@@ -43,24 +43,29 @@ def run(recipe: Recipe, folder: Path | None = None) -> int:
     from mmalign.training.folder import new_run_folder
 
     resumed = folder is not None
-    folder = folder or new_run_folder(recipe.out, recipe.name)
     _quiet()
+    from mmalign.processes import Processes
     from mmalign.training.align import align
     from mmalign.training.table import print_result
 
+    processes = Processes()
+    if folder is None:
+        new = new_run_folder(recipe.out, recipe.name) if processes.main else ""
+        folder = Path(processes.tell(str(new)))
     try:
         align(recipe, folder)
     except KeyboardInterrupt:
         print(f"stopped; go on with: mmalign align --resume {folder}", file=sys.stderr)
         return 130
     except Exception:
-        if not resumed and folder.is_dir() and not any(folder.rglob("*.png")):
+        if not resumed and processes.main and folder.is_dir() and not any(folder.rglob("*.png")):
             import shutil
 
             shutil.rmtree(folder)  # nothing was made yet: a mistake leaves nothing behind
         raise
-    print_result(folder)
-    print(folder)
+    if processes.main:
+        print_result(folder)
+        print(folder)
     return 0
 
 

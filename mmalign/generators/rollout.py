@@ -39,6 +39,11 @@ class Start:
     noise: Tensor
     levels: NoiseLevel
 
+    def rows(self, index: range) -> "Start":
+        """Some of the samples."""
+        rows = torch.tensor(index, dtype=torch.long)
+        return Start(self.conditioning.rows(rows), self.noise[index.start : index.stop], self.levels)
+
 
 def step_scheduler(scheduler: Any) -> Any:
     """A scheduler of one known transition on the noise levels of ``scheduler``: Euler of a flow, or DDIM."""

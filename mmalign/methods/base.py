@@ -13,6 +13,7 @@ from mmalign.errors import ConfigError
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.media import Sample
 from mmalign.methods.latents import LatentPairs, LatentSamples
+from mmalign.processes import Processes
 from mmalign.rewards.base import DifferentiableReward, Reward
 
 D = TypeVar("D")
@@ -73,13 +74,14 @@ class Task:
         """
         if self.reward is None:
             raise ConfigError("this method needs a reward; add --reward NAME")
-        scores = []
-        for start in range(0, len(latents), self.draw_batch):
-            rows = slice(start, start + self.draw_batch)
+        processes = Processes()
+        mine, scores = processes.share(len(latents)), [torch.zeros(0)]
+        for start in range(mine.start, mine.stop, self.draw_batch):
+            rows = slice(start, min(start + self.draw_batch, mine.stop))
             media = self.adapter.decode(latents[rows])
             samples = [Sample(p, m) for p, m in zip(prompts[rows], media, strict=True)]
             scores.append(self.reward.score(samples).value.float().cpu())
-        return torch.cat(scores)
+        return processes.gather(torch.cat(scores), total=len(latents))
 
     def score_with_grad(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] whose gradient reaches the clean latents, through decoder and reward.

@@ -1,7 +1,6 @@
 """What online methods share: groups of new samples of the policy, scored, drawn once for several optimiser steps."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmalign.generators.conditioning import concatenate
 from mmalign.generators.rollout import Sampler, Trajectory, begin, rollout
 from mmalign.methods.base import Method, Task, epoch_rows, mixed_generator, mixed_seeds
 from mmalign.methods.configs.online import OnlineConfig
+from mmalign.processes import Processes
 
 # What a random number is for; numbers of different purposes never meet.
 PROMPTS, NOISE, STEPS, WINDOW, LEVELS = range(10, 15)
@@ -113,11 +113,10 @@ class OnlineMethod(Method):
         noise_seeds: Sequence[int],
         step_seeds: Sequence[int],
         window: range | None,
-        which: Any = None,
     ) -> Trajectory:
-        """Roll out in batches of the task's size, with the policy or with the weights ``which``."""
+        """Roll out in batches of the task's size with the active weights, each process its share of every batch."""
         options = {k: v for k, v in self.task.sampling.items() if k not in ("steps", "guidance")}
-        sampler, parts = self.sampler(), []
+        sampler, processes, parts = self.sampler(), Processes(), []
         for first in range(0, len(prompts), self.task.draw_batch):
             rows = slice(first, first + self.task.draw_batch)
             start = begin(
@@ -128,10 +127,19 @@ class OnlineMethod(Method):
                 guidance=sampler.guidance,
                 **options,
             )
-            with nullcontext() if which is None else self.generator.weights(which):
-                parts.append(
-                    rollout(self.generator, start, sampler, step_seeds=step_seeds[rows], window=window)
+            mine = processes.share(len(start.noise))
+            here = slice(first + mine.start, first + mine.stop)
+            drawn = rollout(
+                self.generator, start.rows(mine), sampler, step_seeds=step_seeds[here], window=window
+            )
+            parts.append(
+                replace(
+                    drawn,
+                    latents=processes.gather(drawn.latents, total=len(start.noise)),
+                    log_prob=processes.gather(drawn.log_prob, total=len(start.noise)),
+                    conditioning=start.conditioning,
                 )
+            )
         return join(parts)
 
     def shares(self, step: int, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from mmalign.evaluation.model_card import write_model_card
 from mmalign.evaluation.report import write_report
 from mmalign.methods import load_method
 from mmalign.methods.base import Method, Task
+from mmalign.processes import Processes
 from mmalign.rewards.cards import find_card, load_reward, parse_weighted
 from mmalign.rewards.compose import WeightedSum, load_weighted
 from mmalign.training.folder import RunFolder, write_json
@@ -31,8 +32,9 @@ def align(recipe: Recipe, folder: Path) -> Path:
         The folder, with everything ARCHITECTURE section 4 names.
     """
     check_gradient(recipe)
-    run = RunFolder(folder)
-    save_recipe(recipe, run.recipe)
+    run, main = RunFolder(folder), Processes().main
+    if main:
+        save_recipe(recipe, run.recipe)
     with console.status(f"loading {recipe.model}"):
         adapter = load_for_training(recipe)
         reward = load_weighted(recipe.reward) if recipe.reward else None
@@ -43,21 +45,25 @@ def align(recipe: Recipe, folder: Path) -> Path:
     task = prepare(recipe, adapter, reward)
     before = judge.side("before", recipe.sampling)
     method = make_method(recipe, task, run)
+    judge.remember(before)
     with parked(adapter, park=recipe.train.park_encoders):
-        train(
+        stopped_early = train(
             method,
             adapter.generator,
             recipe.train,
             run,
-            glance=judge.glance if heldout is not None else None,
+            glance=judge.glance,
             glance_every=recipe.evaluation.every,
         )
-    adapter.save_lora(run.lora)
+    if main:
+        adapter.save_lora(run.lora)
     after = judge.side("after", student_sampling(recipe))
-    write_json(run.summary, summarise(recipe, run, adapter, before, after))
-    with console.status("writing the report"):
-        write_report(run.path)
-        write_model_card(run.path)
+    summary = summarise(recipe, run, adapter, before, after, stopped_early=stopped_early)
+    write_json(run.summary, summary)
+    if main:
+        with console.status("writing the report"):
+            write_report(run.path)
+            write_model_card(run.path)
     return run.path
 
 
@@ -113,7 +119,15 @@ def student_sampling(recipe: Recipe) -> SamplingConfig:
     return recipe.sampling if steps is None else replace(recipe.sampling, steps=steps, guidance=1.0)
 
 
-def summarise(recipe: Recipe, run: RunFolder, adapter: Any, before: Side, after: Side) -> dict[str, Any]:
+def summarise(
+    recipe: Recipe,
+    run: RunFolder,
+    adapter: Any,
+    before: Side,
+    after: Side,
+    *,
+    stopped_early: str | None = None,
+) -> dict[str, Any]:
     """What ``summary.json`` holds."""
     run.keep(adapter.generator.denoiser_passes)
 
@@ -128,6 +142,7 @@ def summarise(recipe: Recipe, run: RunFolder, adapter: Any, before: Side, after:
         "model": recipe.model,
         "seed": recipe.train.seed,
         "steps": recipe.train.steps,
+        **({"stopped_early": stopped_early} if stopped_early else {}),
         "train_reward": train_result(recipe, before, after),
         "heldout_reward": heldout_result(recipe, before, after),
         "sampling": {"before": sampler(recipe.sampling), "after": sampler(student_sampling(recipe))},

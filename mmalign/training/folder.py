@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmalign.errors import ConfigError
 from mmalign.files import whole_file
+from mmalign.processes import Processes
 
 
 class RunFolder:
@@ -26,6 +29,7 @@ class RunFolder:
         )
         self.pairs, self.lora, self.checkpoints = path / "pairs.parquet", path / "lora", path / "checkpoints"
         self.samples, self.state_file = path / "samples", path / "state.json"
+        self._processes = Processes()
         self._started = time.monotonic()
         state = json.loads(self.state_file.read_text()) if self.state_file.exists() else {}
         self._spent_s: float = state.get("wall_s", 0.0)
@@ -43,9 +47,11 @@ class RunFolder:
         return self._passes
 
     def keep(self, counter: int) -> None:
-        """Note that the work so far is on disk; ``counter`` is the generator's count of passes."""
-        self._passes += counter - self._counted
+        """Note that the work so far is on disk; ``counter`` is the generator's count of passes in this process."""
+        self._passes += int(self._processes.sum(torch.tensor(counter - self._counted)))
         self._counted = counter
+        if not self._processes.main:
+            return
         state = {"wall_s": round(self.wall_s, 3), "denoiser_passes": self._passes}
         with whole_file(self.state_file) as unfinished:
             unfinished.write_text(json.dumps(state))
@@ -75,7 +81,9 @@ def new_run_folder(out: Path | None, name: str) -> Path:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a whole JSON file or nothing."""
+    """Write a whole JSON file or nothing; of several processes the main one does."""
+    if not Processes().main:
+        return
     with whole_file(path) as unfinished:
         unfinished.write_text(
             json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"

@@ -1,6 +1,7 @@
 """Judges a run before and after, on held-out prompts with the same seeds, and now and then while it trains."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from mmalign.evaluation.image_statistics import picture_guards
 from mmalign.evaluation.statistics import paired_bootstrap
 from mmalign.files import whole_file
 from mmalign.media import Image, Sample
+from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.compose import score_in_batches
 from mmalign.training.folder import RunFolder
@@ -27,6 +29,9 @@ HELDOUT_SEED = 1_000_000
 SAMPLES_PER_HELDOUT_PROMPT = 2
 """Two, so that diversity inside a prompt can be measured."""
 GRID = 24
+DRIFT_SAMPLES = 16
+GLANCED = {"heldout": "heldout_reward", "train": "train_reward_heldout_prompts"}
+"""What the two rewards of a glance are called in metrics.jsonl."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,7 @@ class Side:
     samples: list[Sample]
     heldout: Tensor | None
     aspects: dict[str, float]
-    train_reward: float | None
+    train: Tensor | None
     guards: dict[str, float]
 
 
@@ -48,6 +53,7 @@ class Judge:
     ) -> None:
         self.recipe, self.run, self.adapter = recipe, run, adapter
         self.reward, self.heldout = reward, heldout
+        self._base: dict[str, Tensor] = {}
         prompts = heldout_prompts(recipe)
         count = min(-(-recipe.evaluation.n // SAMPLES_PER_HELDOUT_PROMPT), len(prompts))
         rounds = -(-recipe.evaluation.n // count)
@@ -68,7 +74,8 @@ class Judge:
         )
         folder = self.run.samples / side
         score = None if self.heldout is None else score_in_batches(self.heldout, samples)
-        if score is not None and self.heldout is not None:
+        main = Processes().main
+        if main and score is not None and self.heldout is not None:
             values = [None if v != v else v for v in score.value.tolist()]
             with whole_file(folder / "scores.jsonl") as unfinished:
                 unfinished.write_text(
@@ -77,34 +84,75 @@ class Judge:
         pictures = torch.stack([_picture(sample).pixels for sample in samples])
         spread = range(0, len(samples), max(1, len(samples) // GRID))
         shown = [samples[i] for i in spread][:GRID]
-        save_grid(
-            [_picture(s) for s in shown],
-            [s.prompt for s in shown],
-            self.run.samples / f"{side}.png",
-            columns=6,
-        )
+        if main:
+            captions = [s.prompt for s in shown]
+            save_grid([_picture(s) for s in shown], captions, self.run.samples / f"{side}.png", columns=6)
         return Side(
             samples,
             None if score is None else score.value,
             {} if score is None else {name: float(value.nanmean()) for name, value in score.aspects.items()},
-            None if self.reward is None else float(score_in_batches(self.reward, samples).value.nanmean()),
+            None if self.reward is None else score_in_batches(self.reward, samples).value,
             picture_guards(pictures, self.prompts),
         )
 
-    def glance(self) -> dict[str, float]:
-        """The held-out reward of a few samples of the policy as it is."""
-        assert self.heldout is not None
+    def remember(self, before: Side) -> None:
+        """Take the first samples of the base as what later glances are compared with."""
         rows = slice(0, self.recipe.evaluation.glance)
+        scores = {"heldout": before.heldout, "train": before.train}
+        self._base = {name: values[rows] for name, values in scores.items() if values is not None}
+
+    def glance(self) -> tuple[dict[str, float], str | None]:
+        """A few held-out samples of the policy as it is: rewards, guards, drift; and a reason to stop, if there is one.
+
+        The reason: the training reward rose and the held-out one fell, on the same prompts and seeds, by more than the
+        95% interval of its change; the policy learns to please its scorer.
+        """
+        rows = slice(0, self.recipe.evaluation.glance)
+        prompts = self.prompts[rows]
+        sampling = self.recipe.sampling
         pictures = self.adapter.generate(
-            self.prompts[rows],
-            seeds=self.seeds[rows],
-            batch_size=self.recipe.sampling.batch_size,
-            **self.recipe.sampling.options(),
+            prompts, seeds=self.seeds[rows], batch_size=sampling.batch_size, **sampling.options()
         )
-        samples = [
-            Sample(prompt, picture) for prompt, picture in zip(self.prompts[rows], pictures, strict=True)
-        ]
-        return {"heldout_reward": float(self.heldout.score(samples).value.nanmean())}
+        samples = [Sample(prompt, picture) for prompt, picture in zip(prompts, pictures, strict=True)]
+        rewards = {"heldout": self.heldout, "train": self.reward}
+        found = {
+            name: score_in_batches(reward, samples).value
+            for name, reward in rewards.items()
+            if reward is not None
+        }
+        values = {GLANCED[name]: float(scores.nanmean()) for name, scores in found.items()}
+        values |= picture_guards(torch.stack([picture.pixels for picture in pictures]), prompts)
+        values["drift"] = self.drift(prompts[:DRIFT_SAMPLES])
+        return {name: value for name, value in values.items() if math.isfinite(value)}, self._hacked(found)
+
+    @torch.no_grad()
+    def drift(self, prompts: Sequence[str]) -> float:
+        """Mean squared distance of the policy's predictions from the reference's, at middle noise levels."""
+        generator = self.adapter.generator
+        conditioning = generator.condition(prompts, **self.recipe.sampling.pipeline_options())
+        random = torch.Generator().manual_seed(HELDOUT_SEED)
+        noisy = torch.randn(len(prompts), *conditioning.latent_shape, generator=random).to(generator.device)
+        level = generator.timesteps.at(torch.full((len(prompts),), len(generator.timesteps) // 2))
+        mine = generator.predict(noisy, level, conditioning).output
+        with generator.weights("reference"):
+            reference = generator.predict(noisy, level, conditioning).output
+        return float((mine - reference).square().mean())
+
+    def _hacked(self, found: Mapping[str, Tensor]) -> str | None:
+        if not {"heldout", "train"} <= self._base.keys() & found.keys():
+            return None
+        prompts = self.prompts[: len(found["heldout"])]
+        heldout, train = (
+            paired_bootstrap(self._base[name].numpy(), found[name].numpy(), groups=prompts)
+            for name in ("heldout", "train")
+        )
+        if not heldout.ci95[1] < 0 < train.ci95[0]:
+            return None
+        low, high = heldout.ci95
+        return (
+            f"the training reward rose by {train.gain:.3g} and the held-out one fell by {-heldout.gain:.3g} "
+            f"(95% interval {low:+.3g} to {high:+.3g}): it learns to please its scorer"
+        )
 
 
 def heldout_prompts(recipe: Recipe) -> list[str]:
@@ -143,9 +191,10 @@ def heldout_result(recipe: Recipe, before: Side, after: Side) -> dict[str, Any] 
 
 def train_result(recipe: Recipe, before: Side, after: Side) -> dict[str, Any] | None:
     """The training reward of ``summary.json``, on the held-out samples; None where there is none."""
-    if before.train_reward is None or after.train_reward is None:
+    if before.train is None or after.train is None:
         return None
-    return {"name": " + ".join(recipe.reward), "before": before.train_reward, "after": after.train_reward}
+    means = {"before": float(before.train.nanmean()), "after": float(after.train.nanmean())}
+    return {"name": " + ".join(recipe.reward), **means}
 
 
 def guards_result(before: Side, after: Side) -> dict[str, dict[str, float]]:

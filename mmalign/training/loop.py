@@ -4,7 +4,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ from torch.utils.tensorboard import SummaryWriter
 from mmalign.files import whole_file
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.methods.base import Method
+from mmalign.processes import Processes
 from mmalign.training.checkpoint import load_checkpoint, save_checkpoint
 from mmalign.training.folder import RunFolder
 from mmalign.training.guards import check_loss, clip_gradients
 from mmalign.training.progress import console, stage
 from mmalign.training.recipe import TrainConfig
 
-Glance = Callable[[], dict[str, float]]
+Glance = Callable[[], tuple[dict[str, float], str | None]]
+"""Held-out numbers of the policy as it is, and a reason to stop where there is one."""
+CHECKSUM_EVERY = 10
+"""Steps between comparisons of the weights of several processes."""
 
 
 def train(
@@ -32,7 +36,7 @@ def train(
     *,
     glance: Glance | None = None,
     glance_every: int = 0,
-) -> None:
+) -> str | None:
     """Train the policy, from the newest checkpoint of the run folder on.
 
     Args:
@@ -43,55 +47,98 @@ def train(
         glance: held-out numbers for the metrics.
         glance_every: steps between glances; 0 is never.
 
+    Returns:
+        Why it stopped before the last step, or None.
+
     Raises:
         NonFiniteError: a loss or gradient is not finite; nothing was applied.
         KeyboardInterrupt: passed on, after a checkpoint.
     """
+    processes = Processes()
     accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
     parameters = {name: p for name, p in generator.policy.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999)
     )
     first, state = load_checkpoint(run.checkpoints, parameters, optimizer)
-    method.load_state(state)
+    if state:
+        method.load_state(state)
+    stopped_early = _reason(run.metrics, first)
     if first == 0:
         method.check_start(size=config.batch_size, seed=config.seed)
     every = whole_rollouts(config.checkpoint_every, method.steps_per_rollout)
-    _cut_metrics(run.metrics, first)
+
+    def save(step: int) -> None:
+        if processes.main:
+            save_checkpoint(run.checkpoints, step, parameters, optimizer, method.state())
+        run.keep(generator.denoiser_passes)
+        processes.wait()
+
+    if processes.main:
+        _cut_metrics(run.metrics, first)
     step = first
     with (
         stage("training", config.steps, done=first) as bar,
-        run.metrics.open("a", encoding="utf-8") as metrics,
-        SummaryWriter(str(run.path / "tensorboard"), purge_step=first) as board,
+        _Log(run, first) if processes.main else nullcontext() as log,
         interruptible() as stopped,
     ):
-        while step < config.steps:
+        while step < config.steps and stopped_early is None:
             if stopped():
                 if step > first and step % method.steps_per_rollout == 0:
-                    save_checkpoint(run.checkpoints, step, parameters, optimizer, method.state())
-                    run.keep(generator.denoiser_passes)
+                    save(step)
                 raise KeyboardInterrupt
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
             values = one_step(method, config, accelerator, parameters, optimizer, step=step)
             step += 1
             method.after_step(step)
+            if step % CHECKSUM_EVERY == 0:
+                processes.check_same(parameters, step=step)
             if glance is not None and glance_every and step % glance_every == 0:
-                values.update(glance())
-            row = {"step": step, **values}
-            metrics.write(json.dumps(row) + "\n")
-            metrics.flush()
-            for name, value in values.items():
-                board.add_scalar(name, value, step)
+                seen, stopped_early = glance()
+                values.update(seen)
+            if log is not None:
+                log.write(step, values, stopped_early)
             bar.advance()
-            bar.note(
-                " ".join(
-                    f"{n} {values[n]:.3f}" for n in ("loss", "accuracy", "heldout_reward") if n in values
-                )
-            )
-            if step % every == 0 or step == config.steps:
-                save_checkpoint(run.checkpoints, step, parameters, optimizer, method.state())
-                run.keep(generator.denoiser_passes)
+            bar.note(_short(values))
+            if step % every == 0 or step == config.steps or stopped_early is not None:
+                save(step)
+    if stopped_early is not None:
+        console.print(f"stopped after step {step}: {stopped_early}")
+    return stopped_early
+
+
+def _short(values: dict[str, float]) -> str:
+    return " ".join(
+        f"{name} {values[name]:.3f}"
+        for name in ("loss", "accuracy", "train_reward", "heldout_reward")
+        if name in values
+    )
+
+
+class _Log:
+    """metrics.jsonl and tensorboard."""
+
+    def __init__(self, run: RunFolder, first: int) -> None:
+        self._metrics = run.metrics.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=first)
+
+    def write(self, step: int, values: dict[str, float], stopped_early: str | None) -> None:
+        """One row."""
+        row: dict[str, Any] = {"step": step, **values}
+        if stopped_early is not None:
+            row["stopped_early"] = stopped_early
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._metrics.close()
+        self._board.close()
 
 
 def whole_rollouts(every: int, steps_per_rollout: int) -> int:
@@ -133,34 +180,58 @@ def one_step(
     *,
     step: int,
 ) -> dict[str, float]:
-    """Gradients of all micro-batches, weighted by their rows, so that they add up to the whole batch's gradient."""
+    """Gradients of all micro-batches, weighted by their rows, so that they add up to the whole batch's gradient.
+
+    Every process has the whole batch, which says nothing that costs a pass, and takes its own share of the rows.
+    """
+    processes = Processes()
     batch = method.batch(step, size=config.batch_size, seed=config.seed)
+    rows = processes.share(len(batch))
+    weight = 1 / len(batch)
+    if (
+        not rows
+    ):  # too few rows for all: take one that does not count, so that every process has the same numbers
+        rows, weight = range(1), 0.0
     values: dict[str, float] = {"loss": 0.0}
-    for start in range(0, len(batch), config.micro_batch_size):
-        part = batch.part(start, min(start + config.micro_batch_size, len(batch)))
-        share = len(part) / len(batch)
+    for start in range(rows.start, rows.stop, config.micro_batch_size):
+        part = batch.part(start, min(start + config.micro_batch_size, rows.stop))
+        share = len(part) * weight
         with accelerator.autocast():
             loss, metrics = method.loss(part)
         check_loss(loss, step=step)
         accelerator.backward(loss * share)
         for name, value in {"loss": loss.detach(), **metrics}.items():
             values[name] = values.get(name, 0.0) + share * float(value)
+    processes.sum_gradients(parameters)
+    total = processes.sum(torch.tensor(list(values.values()), dtype=torch.float64))
+    values = dict(zip(values, total.tolist(), strict=True))
     values["grad_norm"] = clip_gradients(parameters, config.max_grad_norm, step=step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return values
 
 
-def _cut_metrics(path: Path, steps: int) -> None:
-    """Keep the rows up to the checkpoint; what came after it will be done again."""
-    kept: list[dict[str, Any]] = []
+def _reason(path: Path, steps: int) -> str | None:
+    """Why the run had stopped at its checkpoint, where it had."""
+    for row in _rows(path):
+        if row["step"] == steps and "stopped_early" in row:
+            return str(row["stopped_early"])
+    return None
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                row = json.loads(line)
+                rows.append(json.loads(line))
             except json.JSONDecodeError:
                 break  # torn by a kill; later rows cannot exist
-            if row["step"] <= steps:
-                kept.append(row)
+    return rows
+
+
+def _cut_metrics(path: Path, steps: int) -> None:
+    """Keep the rows up to the checkpoint; what came after it will be done again."""
+    kept = [row for row in _rows(path) if row["step"] <= steps]
     with whole_file(path) as unfinished:
         unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

@@ -1,5 +1,6 @@
 """Progress for people: what is happening, how far it is and how long is left, on standard error."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from rich.progress import (
 console = Console(stderr=True)
 if not console.is_terminal:
     console = Console(stderr=True, width=120)  # a log has no width of its own
+console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes, one talks
 
 
 class Stage:

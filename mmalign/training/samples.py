@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mmalign.adapters.image import ImageAdapter
 from mmalign.files import whole_file
 from mmalign.media import Image, Sample
+from mmalign.processes import Processes
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
 from mmalign.training.recipe import SamplingConfig
@@ -56,27 +57,35 @@ def write_samples(
     whole batches, laid out as they would have been.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = folder / "metadata.jsonl"
-    done = _whole_batches(metadata, sampling.batch_size, len(prompts))
+    processes, metadata = Processes(), folder / "metadata.jsonl"
+    if processes.main:
+        _cut_to_whole_batches(metadata, sampling.batch_size, len(prompts))
+    processes.wait()
+    done = metadata.read_bytes().count(b"\n") if metadata.exists() else 0
+    processes.wait()
     options = adapter.generator.pipeline_options(**sampling.options())
-    with (
-        stage(title, len(prompts), done=done) as bar,
-        ThreadPoolExecutor(2) as writers,
-        metadata.open("a", encoding="utf-8") as file,
-    ):
-        for start in range(done, len(prompts), sampling.batch_size):
-            rows = slice(start, start + sampling.batch_size)
-            pictures = adapter.generate(
-                prompts[rows], seeds=seeds[rows], batch_size=sampling.batch_size, **sampling.options()
-            )
-            names = [f"{start + i:05d}.png" for i in range(len(pictures))]
-            list(writers.map(_write, pictures, [folder / name for name in names]))
-            for name, prompt, seed in zip(names, prompts[rows], seeds[rows], strict=True):
-                row = {"file_name": name, "prompt": prompt, "seed": seed, **options}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
+    # Batches are laid out alike for any number of processes; each takes one in turn.
+    a_round = sampling.batch_size * processes.count
+    with stage(title, len(prompts), done=done) as bar, ThreadPoolExecutor(2) as writers:
+        for start in range(done, len(prompts), a_round):
+            rows = slice(start + sampling.batch_size * processes.rank, None)
+            rows = slice(rows.start, min(rows.start + sampling.batch_size, len(prompts)))
+            if rows.start < rows.stop:
+                pictures = adapter.generate(
+                    prompts[rows], seeds=seeds[rows], batch_size=sampling.batch_size, **sampling.options()
+                )
+                names = [folder / f"{i:05d}.png" for i in range(rows.start, rows.stop)]
+                list(writers.map(_write, pictures, names))
+            processes.wait()
+            stop = min(start + a_round, len(prompts))
+            if processes.main:
+                with metadata.open("a", encoding="utf-8") as file:
+                    for i in range(start, stop):
+                        row = {"file_name": f"{i:05d}.png", "prompt": prompts[i], "seed": seeds[i], **options}
+                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
             after_batch()
-            bar.advance(len(pictures))
+            bar.advance(stop - start)
+    processes.wait()
 
 
 def read_samples(folder: Path) -> list[Sample]:
@@ -96,15 +105,14 @@ def _write(picture: Image, path: Path) -> None:
         picture.save(unfinished)
 
 
-def _whole_batches(metadata: Path, batch_size: int, total: int) -> int:
-    """How many samples were kept, after cutting a torn line and an unfinished batch off the file."""
+def _cut_to_whole_batches(metadata: Path, batch_size: int, total: int) -> None:
+    """Cut a torn line and an unfinished batch off the file."""
     if not metadata.exists():
-        return 0
+        return
     lines = metadata.read_bytes().split(b"\n")[:-1]  # what follows the last end of line is torn
     kept = len(lines) if len(lines) == total else len(lines) // batch_size * batch_size
     with whole_file(metadata) as unfinished:
         unfinished.write_bytes(b"".join(line + b"\n" for line in lines[:kept]))
-    return kept
 
 
 def scored_rows(

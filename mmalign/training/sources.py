@@ -15,6 +15,7 @@ from mmalign.media import Image
 from mmalign.methods.base import mixed_seeds
 from mmalign.methods.configs import OwnDemonstrations, OwnPairs, OwnSamples, Source
 from mmalign.methods.latents import LatentPairs, LatentSamples
+from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.compose import score_in_batches
 from mmalign.training.folder import RunFolder
@@ -50,13 +51,16 @@ def own_data(recipe: Recipe, prompts: Sequence[str], run: RunFolder, adapter: An
     """
     source: Source = recipe.method.source
     path = run.path / f"{source}.parquet"
+    processes = Processes()
     if not path.exists():
+        processes.wait()  # until all have looked
         own: OwnSamples = recipe.method.own  # type: ignore[attr-defined]
         media, scores = scored_groups(recipe, own, prompts, run, adapter, reward)
-        if isinstance(own, OwnPairs):
+        if processes.main and isinstance(own, OwnPairs):
             write_pairs(path, make_pairs(own, prompts, media, scores, reward=reward))
-        else:
+        elif processes.main:
             write_ratings(path, make_ratings(own, prompts, media, scores, reward=reward))
+    processes.wait()
     if source == "pairs":
         return encode_pairs(adapter, read_pairs(path), recipe)
     return encode_samples(adapter, read_demonstrations(path), recipe)

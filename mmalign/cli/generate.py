@@ -4,9 +4,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction, arg
 
 from mmalign.errors import ConfigError
 
@@ -39,12 +40,23 @@ class GenerateCommand:
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32
+    guide: Literal["none", "best_of_n", "reward", "dynamic"] = "none"
+    """Steer with rewards while drawing: keep the best of several samples; follow the gradient of differentiable rewards
+    at every step; or choose the guidance scale of every step by what the rewards like."""
+    reward: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:WEIGHT]")] = ()
+    """For --guide: a reward, once or more, with your weights."""
+    guide_n: int = 8
+    """Samples per prompt of best_of_n."""
+    guide_scales: tuple[float, ...] = (1.0, 2.0, 4.0, 7.5)
+    """Guidance scales that dynamic chooses from."""
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.prompts is None):
             raise ConfigError("give either --prompt TEXT or --prompts FILE")
         if self.n < 1:
             raise ConfigError(f"--n {self.n}: expected at least 1")
+        if (self.guide == "none") != (not self.reward):
+            raise ConfigError("--guide and --reward go together: what steers, and by which rewards")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +71,12 @@ def main(arguments: Sequence[str]) -> int:
     from mmalign.training.recipe import SamplingConfig
     from mmalign.training.samples import write_samples
 
-    adapter = load_adapter(command.model)
+    options = {
+        name: value
+        for name in ("height", "width", "max_sequence_length")
+        if (value := getattr(command, name)) is not None
+    }
+    adapter = load_adapter(command.model, **options)
     if command.lora is not None:
         adapter.load_lora(command.lora)
     prompts = [text for text in texts for _ in range(command.n)]
@@ -71,7 +88,22 @@ def main(arguments: Sequence[str]) -> int:
         max_sequence_length=command.max_sequence_length,
         batch_size=command.batch_size,
     )
-    seeds = [command.seed + i for i in range(len(prompts))]
-    write_samples(adapter, command.out, prompts, seeds, sampling, title="pictures")
+    # The candidates of best_of_n take the seeds between.
+    apart = command.guide_n if command.guide == "best_of_n" else 1
+    seeds = [command.seed + i * apart for i in range(len(prompts))]
+    draw = None
+    if command.guide != "none":
+        from mmalign.inference.drawing import guided_drawing
+
+        draw = guided_drawing(
+            adapter,
+            command.guide,
+            rewards=command.reward,
+            sampling=sampling.options(),
+            n=command.guide_n,
+            scales=command.guide_scales,
+            batch_size=command.batch_size,
+        )
+    write_samples(adapter, command.out, prompts, seeds, sampling, title="pictures", draw=draw)
     print(command.out, file=sys.stdout)
     return 0

@@ -8,7 +8,8 @@ from mmalign.errors import MmalignError, UnknownNameError
 
 COMMANDS = {
     "align": "run a recipe: align a generator with a reward or with preferences",
-    "generate": "draw samples, with or without a LoRA",
+    "generate": "draw samples, with or without a LoRA or the guidance of rewards",
+    "merge": "several LoRAs as one, in weight space",
     "recipes": "list recipes",
     "rewards": "list rewards, or show the card of one",
     "score": "score media with one or several rewards",

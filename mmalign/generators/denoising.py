@@ -148,19 +148,25 @@ class DenoisingGenerator:
     def guide(
         self, conditional: Prediction, level: NoiseLevel, conditioning: Conditioning, *, guidance: float
     ) -> Prediction:
-        """Mix a conditional prediction with that of the other branch, as the pipeline does at this scale.
+        """Mix a conditional prediction with that of the other branch, as the pipeline does at this scale."""
+        if self.guidance.layout == "none":
+            return conditional
+        weight, other = self.guidance.weights(guidance)
+        unconditional = self.unconditional_output(conditional, level, conditioning)
+        return replace(conditional, output=weight * conditional.output + other * unconditional)
+
+    def unconditional_output(
+        self, conditional: Prediction, level: NoiseLevel, conditioning: Conditioning
+    ) -> Tensor:
+        """What the network says at the same point without the prompt.
 
         Raises:
             ConfigError: the conditioning was captured without guidance.
         """
-        if self.guidance.layout == "none":
-            return conditional
         if conditioning.unconditional is None:
             raise ConfigError("predict: guidance needs a conditioning captured with guidance=...")
-        weight, other = self.guidance.weights(guidance)
         time = level.model_time.to(conditional.noisy.device)
-        unconditional = self._forward(conditional.noisy, time, conditioning.unconditional)
-        return replace(conditional, output=weight * conditional.output + other * unconditional)
+        return self._forward(conditional.noisy, time, conditioning.unconditional)
 
     def _forward(self, noisy: Tensor, time: Tensor, arguments: Arguments) -> Tensor:
         inputs = {self.latents_name: noisy.to(self.dtype), self.time_name: time.to(self.time_dtype)}

@@ -153,6 +153,40 @@ class Prediction:
                 return (alpha * self.noisy - self.output) / sigma
 
 
+def with_noise(prediction: Prediction, noise: Tensor) -> Prediction:
+    """The prediction of the same kind that says this noise.
+
+    Args:
+        prediction: gives the noisy sample, its level and the kind.
+        noise: [B, ...], as the noisy sample.
+
+    Returns:
+        As ``prediction``; of a kind other than "epsilon" not finite where alpha = 0, where noise says nothing of data.
+
+    Raises:
+        ShapeError: ``noise`` has another shape.
+
+    >>> import torch
+    >>> half = torch.tensor([0.5])
+    >>> flow = Prediction(torch.ones(1, 1), torch.zeros(1, 1), alpha=half, sigma=half, kind="flow_prediction")
+    >>> with_noise(flow, flow.noise + 1).output  # noise = noisy + alpha * velocity
+    tensor([[2.]])
+    """
+    check_same_shape(noise, prediction.noisy, name="noise")
+    alpha, sigma = _shares(prediction.alpha, prediction.sigma, prediction.noisy)
+    noisy = prediction.noisy
+    match prediction.kind:
+        case "epsilon":
+            output = noise
+        case "flow_prediction":
+            output = (noise - noisy) / alpha
+        case "v_prediction":
+            output = (noise - sigma * noisy) / alpha
+        case _:
+            output = (noisy - sigma * noise) / alpha
+    return Prediction(noisy, output, prediction.alpha, prediction.sigma, prediction.kind)
+
+
 def add_noise(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Mix data and noise: alpha * clean + sigma * noise.
 

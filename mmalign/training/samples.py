@@ -14,6 +14,9 @@ from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
 from mmalign.training.recipe import SamplingConfig
 
+Drawn = tuple[Sequence[Image], Sequence[dict[str, Any]]]
+"""Media, and of each what its row of metadata.jsonl says beside prompt, seed and options."""
+
 
 def draw_samples(
     adapter: ImageAdapter,
@@ -50,12 +53,19 @@ def write_samples(
     *,
     title: str,
     after_batch: Callable[[], None] = lambda: None,
+    draw: Callable[[Sequence[str], Sequence[int]], Drawn] | None = None,
 ) -> None:
     """Write pictures and metadata.jsonl, going on after the last whole batch that is there.
 
     A batch is noted in metadata.jsonl only once all its pictures are on disk, so an interrupted stage goes on with
-    whole batches, laid out as they would have been.
+    whole batches, laid out as they would have been. ``draw`` takes the place of ``adapter.generate``.
     """
+
+    def plainly(prompts: Sequence[str], seeds: Sequence[int]) -> Drawn:
+        media = adapter.generate(prompts, seeds=seeds, batch_size=sampling.batch_size, **sampling.options())
+        return media, [{}] * len(media)
+
+    draw = draw or plainly
     folder.mkdir(parents=True, exist_ok=True)
     processes, metadata = Processes(), folder / "metadata.jsonl"
     if processes.main:
@@ -68,24 +78,30 @@ def write_samples(
     a_round = sampling.batch_size * processes.count
     with stage(title, len(prompts), done=done) as bar, ThreadPoolExecutor(2) as writers:
         for start in range(done, len(prompts), a_round):
-            rows = slice(start + sampling.batch_size * processes.rank, None)
-            rows = slice(rows.start, min(rows.start + sampling.batch_size, len(prompts)))
-            if rows.start < rows.stop:
-                pictures = adapter.generate(
-                    prompts[rows], seeds=seeds[rows], batch_size=sampling.batch_size, **sampling.options()
-                )
-                names = [folder / f"{i:05d}.png" for i in range(rows.start, rows.stop)]
-                list(writers.map(_write, pictures, names))
-            processes.wait()
             stop = min(start + a_round, len(prompts))
-            if processes.main:
-                with metadata.open("a", encoding="utf-8") as file:
-                    for i in range(start, stop):
-                        row = {"file_name": f"{i:05d}.png", "prompt": prompts[i], "seed": seeds[i], **options}
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            mine = start + sampling.batch_size * processes.rank
+            rows = range(min(mine, stop), min(mine + sampling.batch_size, stop))
+            lines = []
+            if rows:
+                cut = slice(rows.start, rows.stop)
+                media, notes = draw(prompts[cut], seeds[cut])
+                names = [f"{i:05d}.png" for i in rows]
+                list(writers.map(_write, media, [folder / name for name in names]))
+                for i, name, note in zip(rows, names, notes, strict=True):
+                    row = {"file_name": name, "prompt": prompts[i], "seed": seeds[i], **options, **note}
+                    lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+            _append_in_turn(metadata, "".join(lines), processes)
             after_batch()
             bar.advance(stop - start)
-    processes.wait()
+
+
+def _append_in_turn(path: Path, text: str, processes: Processes) -> None:
+    """Each process adds its text after those before it."""
+    for rank in range(processes.count):
+        if rank == processes.rank:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        processes.wait()
 
 
 def read_samples(folder: Path) -> list[Sample]:

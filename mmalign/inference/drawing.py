@@ -1,0 +1,78 @@
+"""Guided drawing by name, as the command line asks for it: media, and what each one's row of metadata says of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from mmalign.errors import ConfigError
+from mmalign.inference.best_of_n import best_of_n
+from mmalign.inference.dynamic_guidance import sample_with_dynamic_guidance
+from mmalign.inference.reward_guidance import NoisyReward, reward_of_estimate, sample_with_reward
+from mmalign.media import Media
+from mmalign.rewards.base import DifferentiableReward
+from mmalign.rewards.cards import load_reward, parse_weighted
+from mmalign.rewards.compose import load_weighted
+
+Guide = Literal["best_of_n", "reward", "dynamic"]
+Drawing = Callable[[Sequence[str], Sequence[int]], tuple[list[Media], list[dict[str, Any]]]]
+
+
+def guided_drawing(
+    adapter: Any,
+    guide: Guide,
+    *,
+    rewards: Sequence[str],
+    sampling: Mapping[str, Any],
+    n: int,
+    scales: Sequence[float],
+    batch_size: int,
+) -> Drawing:
+    """A function of prompts and seeds that draws media with a guide.
+
+    Args:
+        adapter: draws.
+        guide: which.
+        rewards: NAME or NAME:WEIGHT.
+        sampling: ``steps``, ``guidance`` and the pipeline's own options.
+        n: candidates of best_of_n.
+        scales: candidates of dynamic.
+        batch_size: media drawn at once.
+
+    Raises:
+        ConfigError: guide "reward" with a reward that has no gradient.
+    """
+    options = dict(sampling)
+    if guide == "best_of_n":
+        mixture = load_weighted(rewards)
+
+        def best(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[list[Media], list[dict[str, Any]]]:
+            found = best_of_n(adapter, mixture, prompts, seeds=seeds, n=n, batch_size=batch_size, **options)
+            # With this seed plain sampling draws the winner again.
+            return found.media, [{"seed": seed} for seed in found.seeds]
+
+        return best
+    scale = options.pop("guidance", None)
+    scale = None if scale == 1 else scale
+    loaded = [(load_reward(name), weight) for name, weight in map(parse_weighted, rewards)]
+    if guide == "dynamic":
+
+        def dynamic(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[list[Media], list[dict[str, Any]]]:
+            latents, taken = sample_with_dynamic_guidance(
+                adapter, loaded, prompts, seeds=seeds, scales=scales, **options
+            )
+            return adapter.decode(latents), [{"scales": row} for row in taken.tolist()]
+
+        return dynamic
+    noisy: list[tuple[NoisyReward, float]] = []
+    for reward, weight in loaded:
+        if not isinstance(reward, DifferentiableReward) or not reward.card.differentiable:
+            raise ConfigError(
+                f"--guide reward follows gradients, and '{reward.card.name}' has none; use --guide best_of_n"
+            )
+        sign = 1.0 if reward.card.higher_is_better else -1.0
+        noisy.append((reward_of_estimate(adapter, reward), sign * weight))
+
+    def steered(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[list[Media], list[dict[str, Any]]]:
+        latents = sample_with_reward(adapter, noisy, prompts, seeds=seeds, guidance=scale, **options)
+        return adapter.decode(latents), [{"rewards": list(rewards)}] * len(prompts)
+
+    return steered

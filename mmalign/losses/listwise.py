@@ -50,7 +50,8 @@ def pro_loss(
 
     Args:
         log_prob: [B, K], under the policy; of tokens the mean over each response's own length.
-        reward: [B, K], any order; its gaps are inverse temperatures, so its scale counts; detached.
+        reward: [B, K], any order, the first of equals counting as the better; its gaps are inverse temperatures, so its
+            scale counts; detached.
         target_log_prob: [B], of the demonstration, under the policy; of tokens the sum.
         target_weight: of its likelihood.
 

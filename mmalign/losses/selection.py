@@ -82,21 +82,23 @@ def filter_groups(
     raise UnknownNameError("filter rule", rule, get_args(FilterRule))
 
 
-def kept_mean(values: Tensor, keep: Tensor) -> Tensor:
+def kept_mean(values: Tensor, keep: Tensor, *, total: int | None = None) -> Tensor:
     """The mean of the samples that were kept; 0, with a gradient of 0, if none was.
 
-        sum_{b: keep[b]} values[b] / max(sum_b keep[b], 1)
+        sum_{b: keep[b]} values[b] / max(total, 1)
 
     Args:
         values: [B], a loss per sample.
         keep: [B], booleans.
+        total: samples kept in the whole batch, over all micro-batches and devices, whose losses are then added up;
+            those of ``keep`` if not given.
 
     Returns:
         Scalar, in the unit of ``values``.
 
     Raises:
         ShapeError: ``keep`` is not as ``values``, or that is not [B].
-        ConfigError: ``keep`` is not of booleans.
+        ConfigError: ``keep`` is not of booleans, or ``total`` is smaller than its own count.
 
     Source: the code of Li et al. 2025, UniWorld-V2 (arXiv:2510.16888).
 
@@ -109,7 +111,12 @@ def kept_mean(values: Tensor, keep: Tensor) -> Tensor:
         raise ConfigError(
             f"keep: expected booleans, True on what is kept, got {keep.dtype}; give keep.bool()"
         )
-    return values.masked_fill(~keep, 0).sum() / keep.sum().clamp_min(1)
+    own = int(keep.sum())
+    if total is not None and total < own:
+        raise ConfigError(
+            f"total = {total}, but here alone {own} are kept; give the count of the whole batch"
+        )
+    return values.masked_fill(~keep, 0).sum() / max(own if total is None else total, 1)
 
 
 def best_of_n_kl(n: int) -> float:

@@ -101,6 +101,15 @@ def test_if_nothing_is_kept_the_loss_is_zero_and_so_is_its_gradient() -> None:
     assert values.grad.tolist() == [0.0, 0.0]
 
 
+def test_the_split_into_micro_batches_changes_nothing_of_what_is_kept() -> None:
+    values, keep = gaussian(5), torch.tensor([True, False, False, True, True])
+    parts = [kept_mean(values[rows], keep[rows], total=3) for rows in ([0, 1], [2], [3, 4])]
+    assert_close(sum(parts), kept_mean(values, keep), **EXACT)
+    assert parts[1] == 0
+    with pytest.raises(ConfigError, match="total = 2, but here alone 3 are kept"):
+        kept_mean(values, keep, total=2)
+
+
 def test_selection_refuses_what_would_broadcast() -> None:
     for function in (lambda s: best_and_worst(s, keep=2), filter_groups, lambda s: best_of_n_mean(s, n=1)):
         with pytest.raises(ShapeError, match=r"expected \[P, [GM]\], got \[4\]"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import hypothesis.strategies as st
+import numpy
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -68,6 +69,14 @@ def sde(kind: FlowStep) -> Step:
 STEPS: dict[str, tuple[Step, Prediction]] = {
     "ddim": (ddim, diffusion_at(0.25, 0.4, 0.8)),
     **{kind: (sde(kind), flow_at(1.0, 0.7, 0.5)) for kind in KINDS},
+}
+# Shares of data and noise after each of those steps.
+NEXT: dict[Step, Tensor] = {
+    **{
+        step: torch.tensor([[0.1, 0.4, 0.8], [0.9, 0.6, 0.2]], dtype=torch.float64)
+        for step, _ in STEPS.values()
+    },
+    ddim: torch.stack(alpha_sigma(torch.tensor([0.5, 0.7, 0.9], dtype=torch.float64))),
 }
 every_step = pytest.mark.parametrize(("step", "prediction"), STEPS.values(), ids=STEPS.keys())
 every_gaussian_step = pytest.mark.parametrize(
@@ -449,6 +458,74 @@ def test_the_next_level_is_one_number_per_sample() -> None:
         flow_sde_step(flow_at(1.0, 0.7, 0.5), one, kind="cps", noise_level=0.5, noise=gaussian(B, 4, 5))
     with pytest.raises(ShapeError, match=r"alpha_next: expected \[B\] = \[3\], got \[1\]"):
         ddim_step(diffusion_at(0.1, 0.2, 0.3), one, one, eta=1.0, noise=gaussian(B, 4, 5))
+
+
+@every_step
+def test_stored_steps_in_any_order_are_scored_at_their_own_levels(step: Step, prediction: Prediction) -> None:
+    # A rollout's steps as one batch, then shuffled together with their levels, as between rollout and update.
+    taken, order = step(prediction, noise=gaussian(B, 4, 5, seed=2)), torch.tensor([2, 0, 1])
+
+    def scored(levels: Tensor) -> Tensor:
+        shuffled = replace(
+            prediction,
+            noisy=prediction.noisy[order],
+            output=prediction.output[order],
+            alpha=prediction.alpha[levels],
+            sigma=prediction.sigma[levels],
+        )
+        sample, next_levels = taken.sample[order], NEXT[step][:, levels]
+        if step is ddim:
+            return ddim_step(shuffled, *next_levels, eta=1.0, sample=sample).log_prob
+        kind = next(kind for kind in KINDS if STEPS[kind][0] is step)
+        return flow_sde_step(
+            shuffled, next_levels[1], kind=kind, noise_level=NOISE_LEVEL[kind], sample=sample
+        ).log_prob
+
+    assert_close(scored(order), taken.log_prob[order], **EXACT)
+    assert ((scored(torch.arange(B)) - taken.log_prob[order]).abs() > 1e-3).any()
+
+
+def quadrature(count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights for expectations over a standard normal number."""
+    nodes, weights = numpy.polynomial.hermite_e.hermegauss(count)
+    return torch.tensor(nodes), torch.tensor(weights) / math.sqrt(2 * math.pi)
+
+
+@pytest.mark.parametrize("kind", ["ddim", *SDES])
+def test_the_score_function_of_two_steps_has_the_gradient_of_the_expected_reward(kind: str) -> None:
+    # One number, a linear denoiser, two steps and a quadratic reward, over all pairs of quadrature nodes: exact. With a
+    # sample that kept its graph, the score function would have no gradient at all.
+    nodes, weights = quadrature(12)
+    first_noise, second_noise = (t.reshape(-1, 1) for t in torch.meshgrid(nodes, nodes, indexing="ij"))
+    weight = (weights[:, None] * weights).flatten()
+    N = len(weight)
+    theta = torch.tensor([0.3, -0.7], dtype=torch.float64, requires_grad=True)
+    levels = [0.8, 0.5, 0.3]
+
+    def take(x: Tensor, at: int, **seen: Any) -> Transition:
+        output = theta[0] * x + theta[1]
+        now, after = (torch.full((N,), level, dtype=torch.float64) for level in levels[at : at + 2])
+        if kind == "ddim":
+            prediction = Prediction(x, output, (1 - now**2).sqrt(), now, "epsilon")
+            return ddim_step(prediction, (1 - after**2).sqrt(), after, eta=1.0, **seen)
+        flow_kind: Any = kind
+        return flow_sde_step(flow(x, output, now), after, kind=flow_kind, noise_level=0.7, **seen)
+
+    def reward(x: Tensor) -> Tensor:
+        return -((x[:, 0] - 2) ** 2)
+
+    start = torch.full((N, 1), 1.5, dtype=torch.float64)
+    middle = take(start, 0, noise=first_noise)
+    end = take(middle.sample, 1, noise=second_noise)
+    (exact,) = torch.autograd.grad((weight * reward(end.sample)).sum(), theta)
+
+    # What was sampled is a constant, as a log-probability sees it and as the next step starts from it.
+    at_middle = take(start, 0, sample=middle.sample)
+    at_end = take(middle.sample.detach(), 1, sample=end.sample)
+    loss = weight * reward(end.sample).detach() * (at_middle.log_prob + at_end.log_prob)
+    (score,) = torch.autograd.grad(loss.sum(), theta)
+    assert_close(score, exact, rtol=1e-8, atol=1e-10)
+    assert exact.abs().min() > 0.01
 
 
 # Guidance: the policy is the guided transition

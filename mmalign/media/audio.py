@@ -5,7 +5,6 @@ from math import gcd
 from pathlib import Path
 from typing import ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError

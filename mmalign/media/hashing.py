@@ -19,8 +19,9 @@ def content_hash(sample: Sample) -> str:
     """SHA-256, in hexadecimal, of a sample's prompt, medium and context; ``meta`` does not count.
 
     A medium counts as its modality, shape, rate and content, pixels rounded to 8 bits and waveforms to 16, so that one
-    saved without loss keeps its hash (PNG, WebP, WAV, FLAC). Words that describe it, such as the transcript and voice of
-    speech, do not count. Every part goes in with its length, so no two samples are spelt alike.
+    saved without loss keeps its hash (PNG, WAV, FLAC; WebP, to whole milliseconds a frame). Words that describe it, as
+    the transcript and voice of speech do, do not count. Every part goes in with its length, so no two samples are spelt
+    alike.
 
     >>> content_hash(Sample("a red circle", Image(torch.zeros(3, 2, 2))))[:16]
     'b411e9a65276a6b7'

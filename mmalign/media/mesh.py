@@ -108,7 +108,7 @@ def _trimesh() -> Any:
 
 
 def _y_up(vertices: np.ndarray, suffix: str) -> np.ndarray:
-    """glTF says that y points up; the other formats leave it open, and keep our z."""
+    """GlTF says that y points up; the other formats leave it open, and keep our z."""
     return vertices[:, [0, 2, 1]] * [1, 1, -1] if suffix == ".glb" else vertices
 
 

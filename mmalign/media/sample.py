@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import PIL.Image
 
-from mmalign.errors import ConfigError, DataError, UnknownNameError
+from mmalign.errors import DataError, UnknownNameError
 from mmalign.media.audio import AUDIO_SUFFIXES, Audio, Speech
 from mmalign.media.checks import Modality
 from mmalign.media.image import IMAGE_SUFFIXES, PILLOW_FORMATS, Image, frame_count
@@ -103,8 +103,8 @@ class SampleFile:
             raise DataError("no file is named", file=self.place)
         if self.root is not None and not _lies_in(self.path, self.root):
             raise DataError(
-                f"'{self.path}' lies outside '{self.root}' and is not opened; name a root folder that holds it, if "
-                "you trust this file",
+                f"'{self.path}' lies outside '{self.root}' and is not opened; name a folder that holds both as the "
+                "root (--root), if you trust this file",
                 file=self.place,
             )
         try:

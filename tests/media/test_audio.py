@@ -155,7 +155,7 @@ def test_a_sound_that_ends_too_early_is_not_heard_in_part(tmp_path: Path, suffix
     path = tmp_path / f"a.{suffix}"
     STEREO.save(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(DataError, match="ends too early|not a readable sound"):
+    with pytest.raises(DataError, match=r"ends too early|not a readable sound"):
         Audio.load(path)
 
 

@@ -114,7 +114,8 @@ def test_what_lies_outside_the_root_is_not_opened(folder: Path) -> None:
         "/etc/hostname",
     ):
         with pytest.raises(
-            DataError, match=r"^rows\.csv, row 1: .* lies outside '.*in' and is not opened; name a root"
+            DataError,
+            match=r"^rows\.csv, row 1: .* lies outside '.*in' and is not opened; name a folder that holds",
         ):
             load(name)
         with pytest.raises(DataError, match="lies outside"):  # whether it is there is not told either

@@ -99,7 +99,7 @@ def test_an_mp4_is_what_every_player_opens(tmp_path: Path) -> None:
 def test_colours_are_those_of_bt709_in_limited_range(
     tmp_path: Path, suffix: str, colour: tuple[int, int, int]
 ) -> None:
-    """Y = 16 + 219 (0.2126 R + 0.7152 G + 0.0722 B), Cb = 128 + 224 (B - Y') / 1.8556, Cr = 128 + 224 (R - Y') / 1.5748."""
+    """Y = 16 + 219 L, Cb = 128 + 224 (B - L) / 1.8556, Cr = 128 + 224 (R - L) / 1.5748; L = luma, below."""
     red, green, blue = (value / 255 for value in colour)
     frames = torch.tensor([red, green, blue])[None, :, None, None].expand(2, 3, 32, 32)
     Video(frames, 8.0).save(tmp_path / f"a.{suffix}")
@@ -197,7 +197,7 @@ def test_a_rate_that_was_not_asked_for_is_refused_or_converted(tmp_path: Path) -
     twice = Video.load(tmp_path / "a.webp", fps=25, resample=True)
     assert torch.equal(twice.frames, Video.load(tmp_path / "a.webp").frames.repeat_interleave(2, 0))
     assert twice.duration_s == VIDEO.duration_s
-    with pytest.raises(ConfigError, match="has 5 frames at 12.5 per second, but 9 are wanted"):
+    with pytest.raises(ConfigError, match=r"has 5 frames at 12\.5 per second, but 9 are wanted"):
         VIDEO.at(12.5, frames=9)
     assert VIDEO.at(12.5, frames=5) is VIDEO
 
@@ -208,7 +208,7 @@ def test_a_video_that_ends_too_early_is_not_judged_in_part(tmp_path: Path, suffi
     path = tmp_path / f"a.{suffix}"
     VIDEO.save(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(DataError, match="ends too early|not a readable|no whole frame"):
+    with pytest.raises(DataError, match=r"ends too early|not a readable|no whole frame"):
         Video.load(path)
 
 
@@ -226,7 +226,7 @@ def test_a_video_too_large_for_memory_is_refused_with_the_limit(tmp_path: Path) 
 
 def test_odd_sides_are_refused_in_mp4_and_kept_elsewhere(tmp_path: Path) -> None:
     odd = Video(VIDEO.frames[:, :, :47, :63], 8.0)
-    with pytest.raises(ConfigError, match="63x47, but H.264 in yuv420p has even sides; save it as .webm"):
+    with pytest.raises(ConfigError, match=r"63x47, but H\.264 in yuv420p has even sides; save it as \.webm"):
         odd.save(tmp_path / "a.mp4")
     for suffix in ("webm", "webp", "gif"):
         odd.save(tmp_path / f"a.{suffix}")

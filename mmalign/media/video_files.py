@@ -19,7 +19,6 @@ CODECS: dict[str, tuple[str, dict[str, str]]] = {
 CRF = 10
 """Constant quality, 0 to 51 in H.264 and to 63 in VP9; 0 is lossless, 18 is hard to tell from it by eye."""
 BT709 = 1
-LIMITED_RANGE = 1
 
 
 def container(path: Path) -> str | None:
@@ -95,7 +94,6 @@ def write(path: Path, suffix: str, frames: np.ndarray, rate: Fraction, *, crf: i
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = BT709
-            context.color_range = LIMITED_RANGE
             for number, pixels in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame = frame.reformat(

@@ -128,6 +128,15 @@ def test_the_spectrogram_has_a_line_at_the_pitch() -> None:
         assert abs(int(middle.argmax()) - band) <= 1
 
 
+def test_the_spectrogram_shows_when() -> None:
+    late = torch.cat([torch.zeros(RATE), tone(1000)])[None]
+    decibels, _ = mel_decibels(Audio(late, RATE))
+    heard = (decibels.amax(0) > -40).nonzero().flatten()
+    assert 200 < decibels.shape[1] < 1000
+    assert heard.min() / decibels.shape[1] == pytest.approx(0.5, abs=0.03)
+    assert heard.max() / decibels.shape[1] > 0.97
+
+
 @pytest.mark.parametrize(
     "sound",
     [

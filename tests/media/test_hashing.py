@@ -80,10 +80,10 @@ def test_no_two_contents_are_alike() -> None:
 
 def test_words_cannot_move_from_one_part_to_the_next() -> None:
     """Parts that were only joined would spell these alike."""
-    assert of(None, "ab") != content_hash(Sample("a", context={"b": ""}))
-    first = content_hash(Sample("", context={"ab": "c"}))
-    assert first != content_hash(Sample("", context={"a": "bc"}))
-    assert of(None, "none") != of(None, "")
+    assert content_hash(Sample("", context={"a": "btextc"})) != content_hash(
+        Sample("", context={"atextb": "c"})
+    )
+    assert of(None, "anonebtext") != content_hash(Sample("a", context={"btextnone": ""}))
 
 
 def test_what_is_only_carried_along_does_not_count() -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import ImageSequence
 
 from mmalign.errors import ConfigError, DataError, NonFiniteError, ShapeError
-from mmalign.media import Video
+from mmalign.media import Image, Video
 
 T, H, W = 5, 48, 64
 SUFFIXES = ["mp4", "webm", "gif", "webp"]
@@ -166,7 +166,12 @@ def test_frames_that_an_animation_joined_are_told_apart_by_their_time(tmp_path: 
 
 @pytest.mark.parametrize(
     ("times_ms", "count", "fps"),
-    [([33, 34, 33, 33], 4, 1000 / 33.25), ([40, 80, 40], 4, 25.0), ([0, 0, 0], 3, 10.0)],
+    [
+        ([33, 34, 33, 33], 4, 1000 / 33.25),
+        ([40, 80, 40], 4, 25.0),
+        ([80, 120, 80], 7, 25.0),
+        ([0, 0, 0], 3, 10.0),
+    ],
 )
 def test_frame_times_become_one_rate(tmp_path: Path, times_ms: list[int], count: int, fps: float) -> None:
     pictures = [PIL.Image.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(len(times_ms))]
@@ -210,6 +215,26 @@ def test_a_video_that_ends_too_early_is_not_judged_in_part(tmp_path: Path, suffi
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(DataError, match=r"ends too early|not a readable|no whole frame"):
         Video.load(path)
+
+
+def test_an_animation_that_ends_between_two_frames_is_refused_too(tmp_path: Path) -> None:
+    """What is left of it is sound but for the byte that closes a GIF; with one frame left it would be a still."""
+    VIDEO.save(tmp_path / "a.gif")
+    data = (tmp_path / "a.gif").read_bytes()
+    frames = [at for at in range(len(data)) if data.startswith(b"\x21\xf9\x04", at)]  # each opens a frame
+    assert len(frames) == T
+    for end in frames[1:]:
+        (tmp_path / "b.gif").write_bytes(data[:end])
+        for kind in (Video, Image):
+            with pytest.raises(DataError, match="ends too early"):
+                kind.load(tmp_path / "b.gif")
+
+
+def test_a_last_packet_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    VIDEO.save(tmp_path / "a.mp4")
+    (tmp_path / "a.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"is damaged or ends too early, after \d frames"):
+        Video.load(tmp_path / "a.mp4")
 
 
 def test_a_video_too_large_for_memory_is_refused_with_the_limit(tmp_path: Path) -> None:

@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmalign.adapters.loading import load_adapter
-    from mmalign.media import Image, Sample
+    from mmalign.media import Audio, Image, Sample, Scene3D, Speech, Video, load_media
     from mmalign.rewards.cards import load_reward
 
     __version__: str
 
-__all__ = ["Image", "Sample", "__version__", "load_adapter", "load_reward"]
+__all__ = [
+    "Audio",
+    "Image",
+    "Sample",
+    "Scene3D",
+    "Speech",
+    "Video",
+    "__version__",
+    "load_adapter",
+    "load_media",
+    "load_reward",
+]
 
 _HOMES = {
-    "Image": "mmalign.media",
-    "Sample": "mmalign.media",
+    **dict.fromkeys(
+        ("Audio", "Image", "Sample", "Scene3D", "Speech", "Video", "load_media"), "mmalign.media"
+    ),
     "load_adapter": "mmalign.adapters.loading",
     "load_reward": "mmalign.rewards.cards",
 }

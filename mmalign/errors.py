@@ -14,7 +14,7 @@ class ConfigError(MmalignError):
 
 
 class ShapeError(MmalignError):
-    """A tensor of another shape than the function is defined for."""
+    """A tensor of another shape, kind of number or unit than the function is defined for."""
 
 
 class UnsupportedPipelineError(MmalignError):
@@ -22,7 +22,7 @@ class UnsupportedPipelineError(MmalignError):
 
 
 class NonFiniteError(MmalignError):
-    """A loss or gradient that is NaN or infinite; nothing was applied."""
+    """A loss, gradient or medium that is NaN or infinite; nothing was applied or kept."""
 
 
 class DataError(MmalignError):

@@ -1,11 +1,11 @@
-"""``mmalign score``: score pictures with one or several rewards."""
+"""``mmalign score``: score media with one or several rewards."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
@@ -20,32 +20,38 @@ if TYPE_CHECKING:
 
 FORMATS: dict[str, TableFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "table"}
 FAILURES_SHOWN = 5
+Modality = Literal["image", "video", "scene3d", "audio", "speech"]
+"""As in ``mmalign.media``, which ``--help`` does not wait for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreCommand:
-    """Score pictures with one or several rewards; ``mmalign rewards`` lists them.
+    """Score media with one or several rewards; ``mmalign rewards`` lists them.
 
     Exit status: 0 all scored, 1 some rows failed (they are in the output, without a score), 2 wrong usage.
     """
 
     paths: Positional[tuple[Path, ...]]
-    """Pictures, folders (with metadata.jsonl: file_name, prompt; or plain), manifests (.jsonl, .csv, .parquet: media,
-    prompt)."""
+    """Pictures, videos, sounds, meshes; folders (with metadata.jsonl: file_name, prompt; or plain); manifests (.jsonl,
+    .csv, .parquet: media, prompt)."""
     reward: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:WEIGHT]")] = ()
-    """A reward, once or more. With a weight on any, each picture gets one more row: the weighted sum of raw scores."""
+    """A reward, once or more. With a weight on any, each file gets one more row: the weighted sum of raw scores."""
     prompt: str | None = None
-    """The prompt of pictures that have none of their own."""
+    """The prompt of files that have none of their own."""
+    modality: Modality | None = None
+    """What the files are, if not what suffixes and manifests say; sounds are speech where only that is scored."""
+    root: Path | None = None
+    """Media in manifests may lie anywhere below this folder; by default, below the manifest's own."""
     out: Path | None = None
     """Write here, whole or not at all, instead of to standard output."""
     format: TableFormat | None = None
     """By default the suffix of --out, or a table."""
     batch_size: int = 32
-    """Pictures per forward pass."""
+    """Files per forward pass."""
 
     def __post_init__(self) -> None:
         if not self.paths:
-            raise ConfigError("nothing to score: name pictures, folders or manifests")
+            raise ConfigError("nothing to score: name media files, folders or manifests")
         if not self.reward:
             raise ConfigError("no reward: add --reward NAME; `mmalign rewards` lists them")
         if self.batch_size < 1:
@@ -90,7 +96,13 @@ def run(command: ScoreCommand) -> int:
         raise ConfigError(f"a reward is named twice: {', '.join(names)}")
     needs_prompt = any("prompt" in find_card(name).needs for name in names)
     with _warnings_on(console):
-        files = read_sample_files(command.paths, prompt=command.prompt, needs_prompt=needs_prompt)
+        files = read_sample_files(
+            command.paths,
+            prompt=command.prompt,
+            needs_prompt=needs_prompt,
+            modality=command.modality or _only_speech([find_card(name).modalities for name in names]),
+            root=command.root,
+        )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         rewards = [load_reward(name, device=device) for name in names]
         weights = [weight for _, weight in named] if any(":" in text for text in command.reward) else None
@@ -104,9 +116,14 @@ def run(command: ScoreCommand) -> int:
     if len(failed) > FAILURES_SHOWN:
         console.print(f"and {len(failed) - FAILURES_SHOWN} more; the column status says why")
     console.print(
-        f"{len(files)} pictures, {len(rows)} rows: {len(rows) - len(failed)} scored, {len(failed)} failed"
+        f"{len(files)} samples, {len(rows)} rows: {len(rows) - len(failed)} scored, {len(failed)} failed"
     )
     return 1 if failed else 0
+
+
+def _only_speech(taken: Sequence[Sequence[str]]) -> Literal["speech"] | None:
+    """What a sound is taken for: speech where every reward takes speech and none takes sound."""
+    return "speech" if all("speech" in names and "audio" not in names for names in taken) else None
 
 
 def _write(command: ScoreCommand, rows: Sequence["ScoredRow"]) -> None:
@@ -129,7 +146,7 @@ def _write(command: ScoreCommand, rows: Sequence["ScoredRow"]) -> None:
 def _with_progress(
     rows: Iterable["ScoredRow"], console: "Console", *, files: int, rows_per_file: int
 ) -> Iterator["ScoredRow"]:
-    """The same rows, with a bar on a terminal that counts pictures and says how many a second."""
+    """The same rows, with a bar on a terminal that counts files and says how many a second."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -144,7 +161,7 @@ def _with_progress(
         for done, row in enumerate(rows, start=1):
             if done % rows_per_file == 0:
                 speed = progress.tasks[task].speed
-                progress.update(task, advance=1, rate=f"{speed:.0f} pictures/s" if speed else "")
+                progress.update(task, advance=1, rate=f"{speed:.0f} files/s" if speed else "")
             yield row
 
 

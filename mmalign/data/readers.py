@@ -1,4 +1,4 @@
-"""Reads what users bring: tables in jsonl, csv or parquet, and the pictures that are to be scored.
+"""Reads what users bring: tables in jsonl, csv or parquet, and the media that are to be scored.
 
 Every error names the file and, where there is one, the row (1 is the first record, headers and blank lines not counted)
 and the column. No row is dropped: rows in = rows out.
@@ -7,58 +7,68 @@ and the column. No row is dropped: rows in = rows out.
 import csv
 import difflib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from mmalign.errors import DataError
-from mmalign.media import IMAGE_SUFFIXES, SampleFile
+from mmalign.errors import DataError, UnknownNameError
+from mmalign.media import MEDIA, MEDIA_SUFFIXES, Modality, SampleFile
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 Record = Mapping[str, Any]
 
 
 def read_sample_files(
-    paths: Sequence[Path], *, prompt: str | None = None, needs_prompt: bool = True
+    paths: Sequence[Path],
+    *,
+    prompt: str | None = None,
+    needs_prompt: bool = True,
+    modality: Modality | None = None,
+    root: Path | None = None,
 ) -> list[SampleFile]:
-    """List the samples of pictures, folders and manifests, in order, without opening a picture.
+    """List the samples of media files, folders and manifests, in order, without opening a medium.
 
     Args:
-        paths: pictures; folders, with ``metadata.jsonl`` (``file_name``, ``prompt``) or plain, then every picture
+        paths: media files; folders, with ``metadata.jsonl`` (``file_name``, ``prompt``) or plain, then every media file
             below them by name; manifests with ``media`` (relative to the manifest) and ``prompt``. A table may also
-            have an ``id``; elsewhere it is the running number.
-        prompt: the prompt of pictures that come without their own.
+            have an ``id``, elsewhere the running number, and a ``modality``.
+        prompt: the prompt of media that come without their own.
         needs_prompt: whether a source without prompts is a mistake.
+        modality: what the files are where no table says so; None for what their suffixes say.
+        root: the folder in which the media of tables and folders have to lie, links followed; by default, a table's
+            own. One that lies elsewhere keeps its row, fails when it is loaded, and is not opened.
 
     Returns:
-        One entry per picture or row. A row whose cell is empty is kept, without its path or its prompt.
+        One entry per file or row. A row whose cell is empty is kept, without its path or its prompt.
 
     Raises:
         DataError: a path does not exist or holds nothing to score, a table cannot be read, or a prompt is missing or
             given twice.
     """
+    if root is not None and not root.is_dir():
+        raise DataError("the root of media is no folder", file=root)
     files: list[SampleFile] = []
     for path in paths:
         if not path.exists():
             raise DataError(f"no such file or folder{_near(path)}", file=path)
         if path.is_dir() and (path / "metadata.jsonl").exists():
-            found = _listed(path / "metadata.jsonl", media="file_name")
+            found = _listed(path / "metadata.jsonl", media="file_name", root=root)
             _warn_of_unlisted(path, found)
         elif path.is_dir():
-            found = [SampleFile("", picture, None, str(picture)) for picture in _pictures(path)]
+            found = [SampleFile("", medium, None, str(medium), root=root) for medium in _media(path)]
         elif path.suffix.lower() in TABLE_SUFFIXES:
-            found = _listed(path, media="media")
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            found = _listed(path, media="media", root=root)
+        elif path.suffix.lower() in MEDIA_SUFFIXES:
             found = [SampleFile("", path, None, str(path))]
         else:
-            known = ", ".join((*IMAGE_SUFFIXES, *TABLE_SUFFIXES))
+            known = ", ".join((*MEDIA_SUFFIXES, *TABLE_SUFFIXES))
             raise DataError(f"not a kind of file that can be scored; known: {known}", file=path)
         if not found:
-            raise DataError(
-                "no pictures in this folder" if path.is_dir() else "no rows in this file", file=path
-            )
+            raise DataError("no media in this folder" if path.is_dir() else "no rows in this file", file=path)
         has_prompts = any(file.prompt is not None for file in found)
         if has_prompts and prompt is not None:
             raise DataError("has prompts of its own; leave --prompt out, or score it apart", file=path)
@@ -67,8 +77,11 @@ def read_sample_files(
                 "has no prompts; add --prompt TEXT, or use a manifest with media and prompt", file=path
             )
         files += [
-            SampleFile(
-                file.id or str(len(files) + i), file.path, file.prompt if has_prompts else prompt, file.place
+            replace(
+                file,
+                id=file.id or str(len(files) + i),
+                prompt=file.prompt if has_prompts else prompt,
+                modality=file.modality or modality,
             )
             for i, file in enumerate(found)
         ]
@@ -134,8 +147,8 @@ def _parquet(path: Path) -> Iterator[Record]:
         raise DataError(f"not a readable parquet file ({error})", file=path) from None
 
 
-def _listed(path: Path, *, media: str) -> list[SampleFile]:
-    """The samples that a table lists, its media relative to its folder."""
+def _listed(path: Path, *, media: str, root: Path | None) -> list[SampleFile]:
+    """The samples that a table lists, its media relative to its folder and, if no root is given, inside it."""
     files = []
     for row, record in enumerate(read_records(path), start=1):
         if media not in record:
@@ -145,7 +158,12 @@ def _listed(path: Path, *, media: str) -> list[SampleFile]:
         found = path.parent / name if name else None
         place = f"{path}, row {row}, column {media!r}"
         identity = "" if record.get("id") is None else str(record["id"])
-        files.append(SampleFile(identity, found, _text(record, "prompt", path, row), place))
+        prompt, modality = _text(record, "prompt", path, row), _text(record, "modality", path, row)
+        if modality is not None and modality not in MEDIA:
+            unknown = UnknownNameError("modality", modality, MEDIA)
+            raise DataError(str(unknown), file=path, row=row, column="modality")
+        kind = cast(Modality | None, modality)
+        files.append(SampleFile(identity, found, prompt, place, kind, root or path.parent))
     return files
 
 
@@ -156,17 +174,15 @@ def _text(record: Record, column: str, path: Path, row: int) -> str | None:
     return value
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def _media(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES and p.is_file())
 
 
 def _warn_of_unlisted(folder: Path, listed: Sequence[SampleFile]) -> None:
-    known = {file.path.resolve() for file in listed if file.path is not None}
-    left = [picture for picture in _pictures(folder) if picture.resolve() not in known]
+    known = {os.path.abspath(file.path) for file in listed if file.path is not None}
+    left = [medium for medium in _media(folder) if os.path.abspath(medium) not in known]
     if left:
-        warnings.warn(
-            f"{folder}: metadata.jsonl leaves out {len(left)} pictures, the first is {left[0].name}"
-        )
+        warnings.warn(f"{folder}: metadata.jsonl leaves out {len(left)} media, the first is {left[0].name}")
 
 
 def _near(path: Path) -> str:

@@ -13,7 +13,7 @@ LARGEST_BYTES = 200_000
 _BROWSER_FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 # Nothing is loaded from anywhere, even if a prompt should find a way to ask for it.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1d2126; --soft: #626b76; --line: #dfe2e6; --card: #f3f4f6;
@@ -48,10 +48,13 @@ tbody th { font-weight: 500; }
 figure { margin: 0; }
 .pair { max-width: 400px; }
 .pair div { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; }
-.pair img, .pair .lost { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain;
-  background: var(--card); border: 1px solid var(--line); }
+.pair img, .pair video, .pair .lost { display: block; width: 100%; height: auto; aspect-ratio: 1;
+  object-fit: contain; background: var(--card); border: 1px solid var(--line); }
+.pair audio { display: block; width: 100%; height: 2.25rem; margin: .25rem 0; }
+.pair.sound div { grid-template-columns: 1fr; }
+.pair.sound img { aspect-ratio: 2; background: #fff; }
 .pair .lost { display: grid; place-items: center; color: var(--bad); font-size: .85rem; }
-.pair img.small { image-rendering: pixelated; }
+.pair .small { image-rendering: pixelated; }
 .pair span span { font-size: .8rem; color: var(--soft); font-variant-numeric: tabular-nums; }
 .pair span span.up { color: var(--good); } .pair span span.down { color: var(--bad); }
 figcaption small { white-space: nowrap; }
@@ -157,9 +160,30 @@ def picture(path: Path, alternative: str) -> Html:
                 reduced.save(buffer, "JPEG", quality=88)
                 kind, data = "image/jpeg", buffer.getvalue()
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
-        return Html(f'<span class="lost" role="img" aria-label="{escaped(alternative)}">not readable</span>')
-    small = ' class="small"' if max(size) <= 128 else ""
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    return Html(
-        f'<img{small} src="{source}" width="{size[0]}" height="{size[1]}" alt="{escaped(alternative)}">'
-    )
+        return lost(alternative)
+    return image_element(kind, data, size, alternative)
+
+
+def lost(alternative: str) -> Html:
+    """What stands in the place of a medium that cannot be read."""
+    return Html(f'<span class="lost" role="img" aria-label="{escaped(alternative)}">not readable</span>')
+
+
+def image_element(kind: str, data: bytes, size: tuple[int, int], alternative: str) -> Html:
+    """An ``<img>`` with its data in it; one of few pixels keeps them sharp when it is enlarged."""
+    attributes = f'src="{data_address(kind, data)}" width="{size[0]}" height="{size[1]}"'
+    return Html(f'<img{small(size)} {attributes} alt="{escaped(alternative)}">')
+
+
+def small(size: tuple[int, int]) -> str:
+    """The class of pictures whose pixels are to be seen, as an attribute."""
+    return ' class="small"' if max(size) <= 128 else ""
+
+
+def data_address(kind: str, data: bytes) -> str:
+    """Data as an address.
+
+    >>> data_address("audio/wav", b"RIFF")
+    'data:audio/wav;base64,UklGRg=='
+    """
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

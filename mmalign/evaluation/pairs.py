@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from mmalign.evaluation.page import Html, escaped, paragraph, picture
+from mmalign.evaluation.page import Html, escaped, paragraph
+from mmalign.evaluation.players import is_sound, player
 from mmalign.evaluation.run_folder import Run, SamplePair
 from mmalign.evaluation.verdict import number
 
@@ -11,12 +12,13 @@ SHOWN_PAIRS = 24
 EXTREME_PAIRS = 4
 
 
-def pictures(run: Run) -> list[Html]:
-    """Pairs from the whole range of prompts, and those whose score changed most either way."""
+def samples(run: Run) -> list[Html]:
+    """Media of the whole range of prompts in pairs, and those whose score changed most either way."""
     if not run.pairs:
         return [paragraph("This run kept no samples.", "soft")] if run.summary else []
     shown = spread(run.pairs, SHOWN_PAIRS)
-    text = f"Left before, right after, from the same prompt and seed. {len(shown)} of {len(run.pairs)} pairs"
+    sides = "Above before, below after" if is_sound(shown[0].before) else "Left before, right after"
+    text = f"{sides}, from the same prompt and seed. {len(shown)} of {len(run.pairs)} pairs"
     text += ", taken evenly from all prompts" if len(shown) < len(run.pairs) else ""
     scored = any(pair.gain is not None for pair in run.pairs)
     text += "; the number beside each word is its held-out score." if scored else "."
@@ -62,10 +64,11 @@ def _pair(pair: SamplePair) -> Html:
     ):
         said = word if score is None else f"{word} {number(score)}"
         moved = f' class="{_direction(pair)}"' if word == "after" and _direction(pair) else ""
-        shown = picture(path, f"{word}: {pair.prompt}")
+        shown = player(path, f"{word}: {pair.prompt}")
         sides.append(f"<span>{shown}<span{moved}>{said}</span></span>")
     text = f"{escaped(pair.prompt)} <small>seed {pair.seed}</small>"
-    return Html(f'<figure class="pair"><div>{"".join(sides)}</div><figcaption>{text}</figcaption></figure>')
+    kind = "pair sound" if is_sound(pair.before) else "pair"
+    return Html(f'<figure class="{kind}"><div>{"".join(sides)}</div><figcaption>{text}</figcaption></figure>')
 
 
 def _direction(pair: SamplePair) -> str:

@@ -1,4 +1,4 @@
-"""One page that shows a run: verdict, rewards, pictures before and after, curves, settings; it needs no network."""
+"""One page that shows a run: verdict, rewards, samples before and after, curves, settings; it needs no network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from mmalign.evaluation import curves
 from mmalign.evaluation.page import Html, beside, code, details, escaped, page, paragraph, section, table
-from mmalign.evaluation.pairs import pictures
+from mmalign.evaluation.pairs import samples
 from mmalign.evaluation.run_folder import Run, finite, read_run
 from mmalign.evaluation.usage import loading_code
 from mmalign.evaluation.verdict import MISSING, duration, held_out, interval, number, outcome, signed, verdict
@@ -34,7 +34,7 @@ def write_report(run_folder: Path | str) -> Path:
         heading(summary),
         verdict_box(summary),
         section("Rewards", beside(rewards(summary), aspects(summary))),
-        section("Before and after", *pictures(run)),
+        section("Before and after", *samples(run)),
         section("Guards", guards(summary)),
         section("Curves", *all_curves(run.metrics)),
         section("Use the result", *usage(run)),
@@ -169,7 +169,7 @@ def guards(summary: Mapping[str, Any]) -> Html:
         return Html()
     text = paragraph(
         "A generator that fools its reward usually gets blurred, glaring or all alike. These numbers are no "
-        f"goals, but one that moves by more than {100 * GUARD_LIMIT:.0f}% asks for a look at the pictures.",
+        f"goals, but one that moves by more than {100 * GUARD_LIMIT:.0f}% asks for a look at the samples.",
         "soft",
     )
     return Html(text + table(["statistic", "before", "after", "change"], rows))

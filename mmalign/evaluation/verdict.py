@@ -75,7 +75,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
         if heldout and result != "better" and _rose(train):
             text += (
                 " The training reward got better and the held-out one did not: the generator may have learnt to"
-                " please its scorer. Look at the pictures and the guards."
+                " please its scorer. Look at the samples and the guards."
             )
     return text
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ShapeError
-from mmalign.media import Sample
+from mmalign.media import Media, Sample, Speech
 from mmalign.rewards.cards import RewardCard
 
 OK = "ok"
@@ -103,12 +103,19 @@ def obstacle(sample: Sample, card: RewardCard) -> str:
     """
     if sample.media is None:
         return "no media"
+    if not takes(card, sample.media):
+        return f"takes {' or '.join(card.modalities)}, not {sample.media.modality}"
     for need in card.needs:
         if need == "prompt" and not sample.prompt.strip():
             return "no prompt"
         if need != "prompt" and need not in sample.context:
             return f"no {need}"
     return OK
+
+
+def takes(card: RewardCard, media: Media) -> bool:
+    """Whether a reward is made for this medium; what takes sound takes speech."""
+    return media.modality in card.modalities or (isinstance(media, Speech) and "audio" in card.modalities)
 
 
 def scatter(status: Sequence[str], value: Tensor, aspects: Mapping[str, Tensor] | None = None) -> Score:

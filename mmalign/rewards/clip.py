@@ -67,7 +67,7 @@ class ClipReward:
 
     def prepare(self, sample: Sample) -> Sample:
         """The sample with its picture at the model's size."""
-        if sample.media is None:
+        if not isinstance(sample.media, Image):
             return sample
         pixels = resize_and_crop(sample.media.pixels[None], **self.preprocessing)[0]
         return replace(sample, media=Image(pixels))
@@ -80,7 +80,7 @@ class ClipReward:
         values = [torch.zeros(0)]
         for start in range(0, len(ready), self.batch_size):
             batch = [self.prepare(sample) for sample in ready[start : start + self.batch_size]]
-            pictures = torch.stack([s.media.pixels for s in batch if s.media is not None])
+            pictures = torch.stack([s.media.pixels for s in batch if isinstance(s.media, Image)])
             values.append(self.score_with_grad(pictures.to(self.device), batch).cpu())
         return scatter(status, torch.cat(values))
 

@@ -33,7 +33,7 @@ class ShapesTruth:
         for sample in samples:
             entry = obstacle(sample, self.card)
             scene = shapes.parse(sample.prompt)
-            if entry == OK and sample.media is not None:
+            if entry == OK and isinstance(sample.media, Image):
                 height, width = sample.media.pixels.shape[-2:]
                 if scene is None:
                     entry = "the prompt names no shape of this world"

@@ -13,7 +13,7 @@ import pytest
 
 from mmalign.cli import score
 from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
-from mmalign.media import Image
+from mmalign.media import Audio, Image, Scene3D, Video
 from mmalign.rewards.cards import load_reward
 from mmalign.worlds import shapes
 
@@ -60,7 +60,7 @@ def test_one_unreadable_picture_is_one_failed_row(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "no score for 20" in captured.err
-    assert f"{COUNT} pictures, {COUNT} rows: {COUNT - 1} scored, 1 failed" in captured.err
+    assert f"{COUNT} samples, {COUNT} rows: {COUNT - 1} scored, 1 failed" in captured.err
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -112,6 +112,50 @@ def test_a_reward_without_prompt_needs_none(pictures: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["prompt"] is None
 
 
+def test_media_of_all_kinds_are_scored_and_what_a_reward_cannot_take_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    frames = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    Image(frames[0]).save(tmp_path / "a.png")
+    Video(frames, 8.0).save(tmp_path / "b.mp4")
+    Audio(torch.zeros(1, 800), 8_000).save(tmp_path / "c.wav")
+    (tmp_path / "d.wav").write_bytes((tmp_path / "c.wav").read_bytes()[:99])
+    Scene3D(frames).save(tmp_path / "e.views.png")
+    arguments = ["--prompt", CAPTION, "--format", "jsonl", "--reward", "placebo", "--reward", "shapes-truth"]
+    assert score.main([str(tmp_path), *arguments]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["status"] == "ok" for row in rows[::2]] == [True, True, True, False, True]
+    assert len({row["score"] for row in rows[::2]}) == 5
+    assert "ends too early" in rows[6]["status"]
+    statuses = [row["status"] for row in rows[1::2]]
+    assert statuses[:3] == ["ok", "takes image, not video", "takes image, not audio"]
+    assert statuses[4] == "takes image, not scene3d"
+
+
+def test_a_manifest_reads_nothing_outside_its_folder_unless_a_root_allows_it(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "rows.jsonl"
+    rows = [{"media": str(pictures / f"{i:03}.png"), "prompt": CAPTION} for i in range(2)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [str(manifest), "--reward", "placebo", "--format", "jsonl"]
+    assert score.main(arguments) == 1
+    refused = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["score"] for row in refused] == [None, None]
+    assert "row 1, column 'media'" in refused[0]["status"]
+    assert "lies outside" in refused[0]["status"]
+    assert score.main([*arguments, "--root", str(pictures)]) == 0
+    assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == ["ok", "ok"]
+
+
+def test_a_sound_is_speech_where_only_speech_is_scored() -> None:
+    assert score._only_speech([("speech",), ("speech", "video")]) == "speech"
+    assert score._only_speech([("speech",), ("audio", "speech")]) is None
+    assert score._only_speech([("image",)]) is None
+
+
 def test_a_prompt_that_was_cut_is_mentioned(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--prompt", "red " * 99, "--reward", "embedded/shapes-clip", "--format", "jsonl"]
     assert score.main([str(pictures / "000.png"), *arguments]) == 0
@@ -146,7 +190,7 @@ def test_what_failed_before_stays_as_it_was(
         ("{folder}/000.png --reward shapes-truth", DataError, "000.png: has no prompts; add --prompt TEXT"),
         ("{folder}/good.jsonl --reward placebo --prompt x", DataError, "has prompts of its own"),
         ("{folder}/000.png", ConfigError, "no reward: add --reward NAME"),
-        ("--reward placebo", ConfigError, "nothing to score: name pictures, folders or manifests"),
+        ("--reward placebo", ConfigError, "nothing to score: name media files, folders or manifests"),
         ("{folder}/000.png --reward placebo:much", ConfigError, "expected NAME or NAME:WEIGHT"),
         ("{folder}/000.png --reward placebo --reward placebo", ConfigError, "a reward is named twice"),
         (

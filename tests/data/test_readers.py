@@ -1,8 +1,9 @@
 """Rows in, rows out; and every fault named by file, row and column."""
 
 import json
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from mmalign.data.readers import read_records, read_sample_files
 from mmalign.errors import DataError
-from mmalign.media import Image, SampleFile
+from mmalign.media import Audio, Image, Mesh, SampleFile, Scene3D, Speech, Video, turntable
 
 Write = Callable[[Path, list[dict[str, Any]]], Path]
 ROWS = [
@@ -131,7 +132,7 @@ def test_a_folder_with_metadata_takes_its_names_and_prompts(folder: Path) -> Non
 
 def test_pictures_that_metadata_leaves_out_are_mentioned(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "prompt": "a"}\n')
-    with pytest.warns(UserWarning, match="leaves out 1 pictures, the first is b.jpg"):
+    with pytest.warns(UserWarning, match="leaves out 1 media, the first is b.jpg"):
         assert len(read_sample_files([folder])) == 1
 
 
@@ -194,13 +195,133 @@ def test_a_faulty_table_is_one_sentence_with_the_place(
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no pictures in this folder"):
+    with pytest.raises(DataError, match="no media in this folder"):
         read_sample_files([tmp_path], prompt="p")
 
 
 def test_an_unknown_path_is_refused_with_the_nearest_name(folder: Path) -> None:
     with pytest.raises(DataError, match=r"no such file or folder. Did you mean '.*notes.txt'"):
         read_sample_files([folder / "note.txt"], prompt="p")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """One file of each medium below a folder, and a picture beside it."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    frames = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for name in ("a.mp4", "b.webm", "c.gif"):
+        Video(frames, 8.0).save(folder / name)
+    for name in ("d.wav", "e.flac", "f.mp3"):
+        Audio(torch.zeros(1, 900), 8_000).save(folder / name)
+    Scene3D(frames, turntable(4)).save(folder / "g.views.png")
+    Scene3D(mesh=Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))).save(folder / "h.glb")
+    Image(frames[0]).save(folder / "i.png")
+    Image(frames[1]).save(tmp_path / "outside.png")
+    (folder / "j.txt").write_text("no medium")
+    return folder
+
+
+EXPECTED = [Video] * 3 + [Audio] * 3 + [Scene3D] * 2 + [Image]
+
+
+def test_a_folder_gives_media_of_every_kind(mixed: Path) -> None:
+    files = read_sample_files([mixed], prompt="p")
+    assert [file.path.name[0] for file in files if file.path] == list("abcdefghi")
+    assert [type(file.load().media) for file in files] == EXPECTED
+
+
+@every_format
+def test_a_manifest_lists_media_of_every_kind(mixed: Path, write: Write) -> None:
+    names = sorted(path.name for path in mixed.iterdir() if path.suffix != ".txt")
+    files = read_sample_files([write(mixed, [{"media": name, "prompt": name} for name in names])])
+    assert [type(file.load().media) for file in files] == EXPECTED
+
+
+def test_a_table_or_the_caller_says_what_suffixes_do_not(mixed: Path) -> None:
+    rows = [
+        {"media": "d.wav", "modality": "speech"},
+        {"media": "g.views.png", "modality": "image"},
+        {"media": "d.wav"},
+    ]
+    manifest = write_jsonl(mixed, rows)
+    files = read_sample_files([manifest], needs_prompt=False)
+    assert [type(file.load().media) for file in files] == [Speech, Image, Audio]
+    files = read_sample_files([manifest, mixed / "d.wav"], needs_prompt=False, modality="speech")
+    assert [type(file.load().media) for file in files] == [Speech, Image, Speech, Speech]
+    manifest = write_jsonl(mixed, [{"media": "d.wav"}, {"media": "d.wav", "modality": "sound"}])
+    with pytest.raises(DataError, match=r"row 2, column 'modality': no modality is called 'sound'"):
+        read_sample_files([manifest], needs_prompt=False)
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """Names of the files that Python opens, while the test runs."""
+    names: list[str] = []
+    listening = True
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and listening:
+            names.append(str(arguments[0]))
+
+    sys.addaudithook(hook)  # there is no way to take a hook away
+    yield names
+    listening = False
+
+
+@every_format
+def test_rows_that_lead_out_of_the_manifests_folder_are_kept_and_not_opened(
+    mixed: Path, write: Write, opened: list[str]
+) -> None:
+    outside = mixed.parent / "outside.png"
+    (mixed / "link.png").symlink_to(outside)
+    (mixed / "folder").symlink_to(mixed.parent, target_is_directory=True)
+    names = [
+        "../outside.png",
+        str(outside),
+        "link.png",
+        "folder/outside.png",
+        "i.png",
+        "../mixed/i.png",
+        "../none.png",
+    ]
+    manifest = write(mixed, [{"media": name, "prompt": "p"} for name in names])
+    files = read_sample_files([manifest])
+    assert len(files) == len(names)
+    for row, (file, name) in enumerate(zip(files, names, strict=True), 1):
+        if name.endswith("i.png"):
+            assert isinstance(file.load().media, Image)
+        else:
+            with pytest.raises(
+                DataError, match=rf"row {row}, column 'media': .* lies outside .* and is not opened"
+            ):
+                file.load()
+    assert any(name.endswith("i.png") for name in opened), "the hook hears what is opened"
+    assert not [name for name in opened if name.endswith(("outside.png", "link.png", "none.png"))]
+    allowed = read_sample_files([manifest], root=mixed.parent)
+    assert [isinstance(file.load().media, Image) for file in allowed[:6]] == [True] * 6
+    with pytest.raises(DataError, match=r"none\.png: no such file"):
+        allowed[6].load()
+
+
+def test_a_root_holds_for_metadata_and_folders_and_not_for_files_that_were_named(mixed: Path) -> None:
+    (mixed / "link.png").symlink_to(mixed.parent / "outside.png")
+    [linked] = [
+        file
+        for file in read_sample_files([mixed], prompt="p", root=mixed)
+        if str(file.path).endswith("link.png")
+    ]
+    with pytest.raises(DataError, match="lies outside"):
+        linked.load()
+    (mixed / "metadata.jsonl").write_text('{"file_name": "../outside.png", "prompt": "a"}\n')
+    with pytest.warns(UserWarning, match="leaves out 10 media"):
+        [file] = read_sample_files([mixed])
+    with pytest.raises(DataError, match=r"metadata\.jsonl, row 1, column 'file_name': .* lies outside"):
+        file.load()
+    [file] = read_sample_files([mixed.parent / "outside.png"], prompt="p", root=mixed)
+    assert isinstance(file.load().media, Image)
+    with pytest.raises(DataError, match="the root of media is no folder"):
+        read_sample_files([mixed], root=mixed / "gone")
 
 
 def test_records_keep_every_field(folder: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mmalign.errors import DataError
 from mmalign.evaluation.pairs import spread
 from mmalign.evaluation.report import write_report
 from mmalign.evaluation.run_folder import SamplePair
-from mmalign.media import Image
+from mmalign.media import Audio, Image, Scene3D, Video, turntable
 from tests.evaluation.conftest import PROMPTS, SUMMARY, MakeRun
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -238,6 +239,61 @@ def test_large_pictures_are_reduced(make_run: MakeRun) -> None:
     with PIL.Image.open(io.BytesIO(data)) as reduced:
         assert reduced.size == (512, 384)
     assert len(data) < path.stat().st_size / 4
+
+
+def as_another_medium(folder: Path, suffix: str, save: Callable[[Path, int], None]) -> Path:
+    """The same run with other files: ``save(path, number)`` writes one."""
+    for side in ("before", "after"):
+        samples = folder / "samples" / side
+        for number in range(len(PROMPTS)):
+            (samples / f"{number:05d}.png").unlink()
+            save(samples / f"{number:05d}{suffix}", number)
+        for name in ("metadata.jsonl", "scores.jsonl"):
+            (samples / name).write_text(
+                (samples / name).read_text("utf-8").replace(".png", suffix), encoding="utf-8"
+            )
+    return folder
+
+
+def save_video(path: Path, number: int) -> None:
+    frames = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(number))
+    Video(frames, 8.0).save(path)
+
+
+def save_sound(path: Path, number: int) -> None:
+    Audio(torch.rand(1, 4_000, generator=torch.Generator().manual_seed(number)) - 0.5, 8_000).save(path)
+
+
+def save_views(path: Path, number: int) -> None:
+    Scene3D(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(number)), turntable(4)).save(
+        path
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "save", "tag", "kind"),
+    [
+        (".mp4", save_video, "video", "data:video/mp4;"),
+        (".wav", save_sound, "audio", "data:audio/wav;"),
+        (".views.png", save_views, "img", "data:image/webp;"),
+    ],
+)
+def test_media_of_other_kinds_play_in_the_page(
+    make_run: MakeRun, suffix: str, save: Callable[[Path, int], None], tag: str, kind: str
+) -> None:
+    folder = as_another_medium(make_run(), suffix, save)
+    page = read(folder)
+    played = [address for address in page.addresses if address.startswith(kind)]
+    assert len(played) == 2 * len(PROMPTS) + 4, "all pairs, and the largest gain and loss again"
+    assert page.tags.count(tag) >= len(played)
+    assert all(
+        address.startswith(("data:image/", "data:video/", "data:audio/", "#")) for address in page.addresses
+    )
+    assert ("Above before, below after" in page.text) == (suffix == ".wav")
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert "media-src data:" in html
+    assert len(html) < 2_000_000
+    assert write_report(folder).read_text(encoding="utf-8") == html
 
 
 def test_spread_takes_evenly_and_repeats_a_prompt_last() -> None:

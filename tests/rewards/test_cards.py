@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
-from mmalign.media import Image, Sample
+from mmalign.media import Audio, Image, Media, Sample, Scene3D, Speech, Video
 from mmalign.rewards import cards as table
 from mmalign.rewards.base import DifferentiableReward, PreparingReward, Reward
 from mmalign.rewards.cards import RewardCard, cards, find_card, load_reward, parse_weighted, read_card
@@ -90,6 +90,28 @@ def test_what_is_missing_gets_a_status_and_no_number(name: str) -> None:
 
 
 @every_card
+def test_a_medium_that_the_card_does_not_name_gets_a_status(name: str) -> None:
+    pixels, wave = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 8_000)
+    media: list[Media] = [
+        Image(pixels[0]),
+        Video(pixels, 8.0),
+        Scene3D(pixels),
+        Audio(wave, 8_000),
+        Speech(wave, 8_000),
+    ]
+    taken = find_card(name).modalities
+    for medium in media:
+        sample = Sample(samples()[0].prompt, medium)
+        scorer = reward(name)
+        score = scorer.score([scorer.prepare(sample) if isinstance(scorer, PreparingReward) else sample])
+        if medium.modality in taken or (medium.modality == "speech" and "audio" in taken):
+            assert score.status == ["ok"]
+        else:
+            assert score.status == [f"takes {' or '.join(taken)}, not {medium.modality}"]
+            assert torch.isnan(score.value).all()
+
+
+@every_card
 def test_a_prepared_sample_scores_as_the_original(name: str) -> None:
     scorer = reward(name)
     prepared = [scorer.prepare(s) if isinstance(scorer, PreparingReward) else s for s in samples()]
@@ -104,7 +126,7 @@ def test_a_differentiable_card_has_the_gradient_it_promises(name: str) -> None:
         return
     batch = samples()[:3]
     media = torch.stack(
-        [sample.media.pixels for sample in batch if sample.media is not None]
+        [sample.media.pixels for sample in batch if isinstance(sample.media, Image)]
     ).requires_grad_()
     value = scorer.score_with_grad(media, batch)
     torch.testing.assert_close(value.detach(), scorer.score(batch).value, atol=1e-4, rtol=1e-5)

@@ -27,9 +27,10 @@ class Brightness:
 
     def score(self, samples: Sequence[Sample]) -> Score:
         self.batches.append(len(samples))
-        values = [math.nan if s.media is None else float(s.media.pixels.mean()) for s in samples]
-        reds = [math.nan if s.media is None else float(s.media.pixels[0].mean()) for s in samples]
-        status = ["no media" if s.media is None else "ok" for s in samples]
+        pixels = [s.media.pixels if isinstance(s.media, Image) else None for s in samples]
+        values = [math.nan if p is None else float(p.mean()) for p in pixels]
+        reds = [math.nan if p is None else float(p[0].mean()) for p in pixels]
+        status = ["no media" if p is None else "ok" for p in pixels]
         value = torch.tensor(values, dtype=torch.float64)
         return Score(value, status, std=value / 2, aspects={"red": torch.tensor(reds, dtype=torch.float64)})
 

@@ -1,0 +1,122 @@
+"""What travels between packages: a prompt with its medium, or with the file that the medium is still in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import PIL.Image
+
+from mmalign.errors import DataError, UnknownNameError
+from mmalign.media.audio import AUDIO_SUFFIXES, Audio, Speech
+from mmalign.media.checks import Modality
+from mmalign.media.image import IMAGE_SUFFIXES, PILLOW_FORMATS, Image, frame_count
+from mmalign.media.mesh import MESH_SUFFIXES
+from mmalign.media.reading import reading
+from mmalign.media.scene3d import VIEWS_SUFFIX, Scene3D
+from mmalign.media.video import VIDEO_SUFFIXES, Video
+
+Media: TypeAlias = Image | Video | Scene3D | Audio | Speech
+"""Any medium."""
+MEDIA: dict[str, type[Media]] = {
+    "audio": Audio,
+    "image": Image,
+    "scene3d": Scene3D,
+    "speech": Speech,
+    "video": Video,
+}
+"""By modality."""
+MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *MESH_SUFFIXES)
+MAY_MOVE = (".gif", ".webp")
+
+
+def load_media(path: Path | str, modality: Modality | None = None) -> Media:
+    """Read any medium.
+
+    Args:
+        path: a file.
+        modality: what it is. None for what its suffix says: sound is then ``Audio``, a .gif or .webp that moves is a
+            video, and .views.png and meshes are scenes.
+
+    Raises:
+        DataError: the file cannot be read as this medium, or no medium has its suffix.
+        UnknownNameError: no such modality.
+    """
+    if modality is not None:
+        if modality not in MEDIA:
+            raise UnknownNameError("modality", modality, MEDIA)
+        return MEDIA[modality].load(path)
+    suffix = Path(path).suffix.lower()
+    if str(path).lower().endswith(VIEWS_SUFFIX) or suffix in MESH_SUFFIXES:
+        return Scene3D.load(path)
+    if suffix in AUDIO_SUFFIXES:
+        return Audio.load(path)
+    if suffix in VIDEO_SUFFIXES or (suffix in MAY_MOVE and _moves(path)):
+        return Video.load(path)
+    if suffix in IMAGE_SUFFIXES:
+        return Image.load(path)
+    raise DataError(f"no medium has this suffix; known: {', '.join(MEDIA_SUFFIXES)}", file=path)
+
+
+def _moves(path: Path | str) -> bool:
+    with reading(path, "picture"), PIL.Image.open(path, formats=PILLOW_FORMATS) as picture:
+        return frame_count(picture) > 1
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A prompt with, or still without, its medium.
+
+    ``context`` holds what else the generator or scorer is given (source image, transcript, negative prompt);
+    ``meta`` holds what is only carried along (seed, file name, annotator).
+    """
+
+    prompt: str
+    media: Media | None = None
+    context: Mapping[str, Media | str] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFile:
+    """A sample whose medium is still a file: what readers find and scoring loads.
+
+    ``place`` says where it was named ("pairs.csv, row 3, column 'media'"), for errors; ``path`` is None where the
+    place is empty; ``modality`` is None where the suffix decides. ``root`` is the folder that the file has to lie in,
+    links followed, or else is not opened; None where whoever runs this named the file.
+    """
+
+    id: str
+    path: Path | None
+    prompt: str | None
+    place: str
+    modality: Modality | None = None
+    root: Path | None = None
+
+    def load(self) -> Sample:
+        """Read the medium.
+
+        Raises:
+            DataError: no file is named, it lies outside ``root``, is missing, or cannot be read.
+        """
+        if self.path is None:
+            raise DataError("no file is named", file=self.place)
+        if self.root is not None and not _lies_in(self.path, self.root):
+            raise DataError(
+                f"'{self.path}' lies outside '{self.root}' and is not opened; name a folder that holds both as the "
+                "root (--root), if you trust this file",
+                file=self.place,
+            )
+        try:
+            media = load_media(self.path, self.modality)
+        except DataError as error:
+            raise error if self.place == str(self.path) else DataError(str(error), file=self.place) from None
+        return Sample(self.prompt or "", media, meta={"id": self.id, "path": str(self.path)})
+
+
+def _lies_in(path: Path, root: Path) -> bool:
+    """Whether a file, links followed, is below a folder; a name that no file can have is not."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False

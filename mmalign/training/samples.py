@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from mmalign.adapters.image import ImageAdapter
 from mmalign.files import whole_file
-from mmalign.media import Image, Sample
+from mmalign.media import Image, Media, Sample
 from mmalign.processes import Processes
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
 from mmalign.training.recipe import SamplingConfig
 
-Drawn = tuple[Sequence[Image], Sequence[dict[str, Any]]]
+Drawn = tuple[Sequence[Media], Sequence[dict[str, Any]]]
 """Media, and of each what its row of metadata.jsonl says beside prompt, seed and options."""
 
 

@@ -120,7 +120,13 @@ def test_guidance_outside_the_ratio_is_the_likelihood_of_the_conditional_branch(
         for where in ("inside", "outside")
     )
     assert torch.equal(inside.latents, outside.latents)
-    assert (inside.log_prob > outside.log_prob).all()  # the guided mean is the one the sample came from
+    for k in range(T - 1):
+        here, to = (outside.levels.rows(torch.full((3,), j)) for j in (k, k + 1))
+        with torch.no_grad():
+            conditional = generator.predict(outside.latents[:, k], here, outside.conditioning)
+        by_hand = Sampler(noise_level=0.7).step(conditional, to, sample=outside.latents[:, k + 1])
+        assert_close(outside.log_prob[:, k], by_hand.log_prob, rtol=0, atol=1e-6)
+    assert float((outside.log_prob - inside.log_prob).abs().max()) > 1e-3
     before = generator.denoiser_passes
     scored_step(generator, outside, torch.arange(3), torch.zeros(3, dtype=torch.long))
     assert generator.denoiser_passes - before == 3

@@ -1,0 +1,129 @@
+"""Recipes: what they refuse, that every one that ships is whole, and that YAML brings the same back."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmalign.data.prompts import read_prompts
+from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
+from mmalign.methods import METHODS, configs
+from mmalign.rewards.cards import find_card, parse_weighted
+from mmalign.training.recipe import Recipe, TrainConfig, load_recipe, recipe_files, save_recipe
+
+NAMES = list(recipe_files())
+PLAIN: dict[str, Any] = {"name": "image/mine", "model": "embedded/shapes-flow"}
+REWARDED: dict[str, Any] = {**PLAIN, "reward": ("placebo",), "prompts": "embedded/shapes-train"}
+
+
+def test_every_method_has_a_recipe() -> None:
+    assert {load_recipe(name).method.name for name in NAMES} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_that_ships_is_whole(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    for text in recipe.reward:
+        assert recipe.modality in find_card(parse_weighted(text)[0]).modalities
+    if recipe.heldout_reward:
+        assert not set(read_prompts(str(recipe.prompts))) & set(read_prompts(str(recipe.heldout_prompts)))
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"method": configs.FlowDPOConfig()},
+            "give --preferences FILE, or --reward NAME with --prompts FILE",
+        ),
+        ({"method": configs.NFTConfig()}, "nothing to learn from: give --reward NAME with --prompts FILE"),
+        (
+            {"method": configs.FlowDPOConfig(), "ratings": Path("r")},
+            "--ratings: flow_dpo does not use it; it takes --preferences",
+        ),
+        (
+            {"method": configs.NFTConfig(), "preferences": Path("p")},
+            "--preferences: nft does not use it; it draws its own samples",
+        ),
+        (
+            {"method": configs.RewardDistillationConfig(), "ratings": Path("r")},
+            "reward_distillation follows a reward's gradient: give --reward NAME",
+        ),
+        (
+            {"method": configs.FlowDPOConfig(), "preferences": Path("p"), "heldout_reward": "placebo"},
+            "heldout_reward and heldout_prompts belong together",
+        ),
+        (
+            {
+                **REWARDED,
+                "method": configs.NFTConfig(),
+                "train": TrainConfig(park_encoders=True),
+            },
+            "train.park_encoders: nft draws or decodes samples while it trains",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Recipe(**{**PLAIN, **fields})
+    assert message in str(caught.value)
+
+
+def test_refl_takes_demonstrations_beside_its_reward() -> None:
+    recipe = Recipe(**REWARDED, method=configs.ReFLConfig())
+    assert replace(recipe, demonstrations=Path("d")).demonstrations == Path("d")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trian": {}}, "no field of the recipe is called 'trian'. Did you mean 'train'?"),
+        ({"train": {"step": 3}}, "no field of train is called 'step'. Did you mean 'steps'?"),
+        ({"train": {"steps": "many"}}, "train.steps: expected int, got 'many'"),
+        ({"train": {"precision": "fp8"}}, "train.precision: expected 'fp32' | 'bf16', got 'fp8'"),
+        ({"method": {"name": "flow_dop"}}, "no method is called 'flow_dop'. Did you mean 'flow_dpo'?"),
+        ({"method": {"name": "nft", "beta": 1.0}}, "no field of method is called 'beta'"),
+        ({"model": None}, "model: expected str, got None"),
+    ],
+)
+def test_mistakes_in_yaml_are_named_with_the_file(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    values = {**REWARDED, "reward": ["placebo"], "method": {"name": "flow_dpo"}, **change}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(MmalignError) as caught:
+        load_recipe(str(path))
+    assert isinstance(caught.value, DataError)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_yaml_reads_numbers_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: image/mine\nmodel: embedded/shapes-flow\nreward: [placebo]\nprompts: embedded/shapes-train\n"
+        "method: {name: flow_dpo, beta: 5}\ntrain: {learning_rate: 1e-4}\n"
+    )
+    recipe = load_recipe(str(path))
+    assert recipe.train.learning_rate == 1e-4
+    assert isinstance(recipe.method, configs.FlowDPOConfig)
+    assert recipe.method.beta == 5.0
+
+
+def test_files_that_hold_no_recipe_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(DataError, match=r"expected a module with recipe = Recipe"):
+        load_recipe(str(tmp_path / "empty.py"))
+    with pytest.raises(DataError, match="expected the fields of a recipe"):
+        load_recipe(str(tmp_path / "list.yaml"))
+    with pytest.raises(DataError, match="no such recipe file"):
+        load_recipe(str(tmp_path / "nothing.yaml"))
+    with pytest.raises(UnknownNameError, match="Did you mean 'image/flow_grpo'"):
+        load_recipe("image/flow_gpro")

@@ -278,6 +278,8 @@ def test_a_count_of_tokens_that_cannot_be_is_refused() -> None:
     for count in (0, -1):
         with pytest.raises(ConfigError, match=f"max_tokens = {count}, but it is the longest answer"):
             dr_grpo_mean(values, MASK, max_tokens=count)
+    one = torch.ones(1, 1)
+    assert dapo_mean(one, one.bool()) == dr_grpo_mean(one, one.bool(), max_tokens=1) == 1
 
 
 def test_on_policy_token_grpo_is_minus_the_mean_advantage_and_its_gradient_reinforce() -> None:

@@ -94,6 +94,7 @@ def test_one_step_a_sample_is_the_same_loss_without_the_axis(shape: tuple[int, .
         (1.0, 1.1, -1.1, False),
         (-1.0, 0.9, 0.9, False),
         (0.0, 1.5, 0.0, False),  # no gradient either way
+        (0.0, 0.5, 0.0, False),
     ],
 )
 def test_the_clip_cuts_only_what_went_too_far_the_right_way(

@@ -101,6 +101,17 @@ def test_a_gaussian_truncation_leaves_a_gradient_always() -> None:
     assert min(gaussian_truncation(50, mean=0.0, std=5.0, generator=generator) for _ in range(99)) == 0
 
 
+def test_the_same_generator_draws_the_same_steps() -> None:
+    for draw in (
+        lambda generator: [draw_step(0, 999, generator=generator) for _ in range(9)],
+        lambda generator: [
+            gaussian_truncation(999, mean=500.0, std=99.0, generator=generator) for _ in range(9)
+        ],
+    ):
+        assert draw(seeded()) == draw(seeded())
+        assert draw(seeded()) != draw(seeded(1))
+
+
 def test_a_truncation_at_no_step_is_refused() -> None:
     for mean, std in ((50.0, 5.0), (-1.0, 5.0), (42.0, -1.0)):
         with pytest.raises(ConfigError, match=f"mean = {mean} and std = {std}"):

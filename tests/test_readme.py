@@ -68,12 +68,12 @@ def test_ones_own_model_and_pairs(tmp_path: Path) -> None:
     rows = []
     for i in range(2):
         for side in ("chosen", "rejected"):
-            Image(torch.rand(3, 64, 64)).save(tmp_path / f"{i}-{side}.png")
+            Image(torch.rand(3, 16, 16)).save(tmp_path / f"{i}-{side}.png")
         rows.append({"prompt": f"picture {i}", "chosen": f"{i}-chosen.png", "rejected": f"{i}-rejected.png"})
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = commands()[1].replace("pairs.parquet", "pairs.jsonl")
     command = re.sub(r"--model \S+", "--model model", command)
-    done = run(command, tmp_path, *QUICK[:-2], "--sampling.height", "64", "--sampling.width", "64")
+    done = run(command, tmp_path, *QUICK[:-2], "--sampling.height", "16", "--sampling.width", "16")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / done.stdout.splitlines()[-1] / "lora" / "pytorch_lora_weights.safetensors").is_file()
 

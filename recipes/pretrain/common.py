@@ -12,7 +12,7 @@ from diffusers.training_utils import EMAModel
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import CLIPTokenizer, T5Tokenizer
+from transformers import CLIPTokenizer
 
 console = Console(stderr=True)
 
@@ -49,20 +49,6 @@ def clip_tokenizer(texts: list[str], *, length: int, folder: Path | None = None)
     if folder is not None:
         made.save_pretrained(folder)
     return made
-
-
-def t5_tokenizer(texts: list[str], *, length: int) -> T5Tokenizer:
-    """A real T5 tokenizer with the pieces of ``texts`` and every printable ASCII character."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=200, unk_token="<unk>", special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    vocab = [tuple(row) for row in json.loads(tokenizer.to_str())["model"]["vocab"]]
-    present = {piece for piece, _ in vocab}
-    vocab += [(chr(c), -12.0) for c in range(32, 127) if chr(c) not in present]
-    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=length)
 
 
 def fit(

@@ -57,13 +57,13 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
         <= values["heldout_reward"]["gain"]
         <= values["heldout_reward"]["ci95"][1]
     )
-    # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; then 4 steps of 3 pairs,
-    # two sides, policy and reference, and the check before the first step with 2 pairs.
-    assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + 4 * 3 * 4 + 2 * 4
+    # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; the drift of those two
+    # from the reference; then 4 steps of 3 pairs, two sides, policy and reference, and the check before the first.
+    assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + 2 * 2 * 2 + (4 + 1) * 3 * 4
     assert load_recipe(str(finished / "recipe.yaml")) == SMALL
 
 
-@pytest.mark.parametrize("stage", ["before", "pairs", "training", "after"])
+@pytest.mark.parametrize("stage", ["before", "training", "loop", "after"])
 def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
     stage: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
         real_write(picture, path)
 
     def step(*args, step: int, **kwargs):
-        if stage == "training" and step == 3:
+        if stage == "loop" and step == 3:
             raise Killed
         return real_step(*args, step=step, **kwargs)
 

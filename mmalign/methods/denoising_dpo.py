@@ -1,6 +1,5 @@
 """What Flow-DPO and Diffusion-DPO share: pairs x the denoising surrogate at shared noise and time x the DPO loss."""
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -60,6 +59,12 @@ class DenoisingDPO(Method):
     def beta(self, level: NoiseLevel) -> Tensor:
         """The pull to the reference [B] at each pair's level."""
 
+    def pair_loss(
+        self, chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: Tensor
+    ) -> Tensor:
+        """The loss of log-likelihoods [B]; a method with another loss of pairs overrides this alone."""
+        return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+
     def batch(self, step: int, *, size: int, seed: int) -> PairBatch:
         """One noise and one noise level a pair."""
         random = step_generator(seed, step)
@@ -81,7 +86,7 @@ class DenoisingDPO(Method):
                 self.generator, latents, conditioning, noise=noise, level=level
             )
         sides = (*log_prob.chunk(2), *reference.chunk(2))
-        loss = dpo_loss(*sides, beta=self.beta(batch.level).to(device))
+        loss = self.pair_loss(*sides, beta=self.beta(batch.level).to(device))
         with torch.no_grad():
             chosen, rejected, ref_chosen, ref_rejected = sides
             metrics = {
@@ -94,14 +99,17 @@ class DenoisingDPO(Method):
 
     @torch.no_grad()
     def check_start(self, *, size: int, seed: int) -> None:
-        """With a fresh LoRA the policy is the reference, so the loss is log 2 to the last digits.
+        """With a fresh LoRA the policy is the reference, so DPO's loss is log 2 to the last digits.
 
         Raises:
             ConfigError: it is not, so dropout is on, or policy and reference do not share their weights.
         """
-        loss, metrics = self.loss(self.batch(0, size=size, seed=seed).part(0, size))
-        if abs(float(loss) - math.log(2)) > 1e-6 or float(metrics["margin"]) != 0:
+        batch = self.batch(0, size=size, seed=seed)
+        loss, metrics = self.loss(batch)
+        equal = torch.zeros(size, device=loss.device)
+        expected = float(self.pair_loss(*[equal] * 4, beta=self.beta(batch.level).to(loss.device)))
+        if abs(float(loss) - expected) > 1e-6 * max(1, abs(expected)) or float(metrics["margin"]) != 0:
             raise ConfigError(
                 "before the first step policy and reference differ: "
-                f"the loss is {float(loss):.6f}, not log 2 = 0.693147"
+                f"the loss is {float(loss):.6f}, not {expected:.6f}"
             )

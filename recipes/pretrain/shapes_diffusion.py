@@ -41,8 +41,8 @@ class Settings(WorldSettings):
     vae: Path = Path("assets/shapes-flow")
     """The pipeline whose VAE is taken."""
     text_steps: int = 400
-    steps: int = 3_000
-    clean_steps: int = 1_700
+    steps: int = 3_500
+    clean_steps: int = 1_200
     """Of these, the first are on true captions."""
     batch: int = 64
 
@@ -69,7 +69,7 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusionPip
         sample_size=8,
         in_channels=8,
         out_channels=8,
-        block_out_channels=(96, 160),
+        block_out_channels=(64, 96),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),

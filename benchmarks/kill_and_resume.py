@@ -49,7 +49,7 @@ def lines(path: Path) -> int:
 
 STAGES: dict[str, Callable[[Path], bool]] = {
     "held-out samples, before": lambda run: lines(run / "samples/before/metadata.jsonl") > 0,
-    "training samples": lambda run: lines(run / "samples/pairs/metadata.jsonl") > 0,
+    "training samples": lambda run: lines(run / "samples/training/metadata.jsonl") > 0,
     "training": lambda run: lines(run / "metrics.jsonl") > 0,
     "training, later": lambda run: lines(run / "metrics.jsonl") > 40,
     "held-out samples, after": lambda run: lines(run / "samples/after/metadata.jsonl") > 0,

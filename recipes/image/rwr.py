@@ -10,9 +10,9 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=RWRConfig(temperature=0.5, own=OwnSamples(prompts=200, group_size=4)),
+    method=RWRConfig(temperature=0.5, own=OwnSamples(prompts=400, group_size=4)),
     train=TrainConfig(
-        steps=200, batch_size=32, micro_batch_size=32, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
+        steps=250, batch_size=32, micro_batch_size=32, learning_rate=2e-3, lora_rank=16, checkpoint_every=25
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=48),

@@ -47,7 +47,7 @@ class ScoreCommand:
     format: TableFormat | None = None
     """By default the suffix of --out, or a table."""
     batch_size: int = 32
-    """Files per forward pass."""
+    """Files per forward pass. Twice as many are held in memory: lower it for long videos."""
 
     def __post_init__(self) -> None:
         if not self.paths:

@@ -124,14 +124,17 @@ def finite(media: Media) -> bool:
     """Whether a medium, sound when it was made, still is; tensors can be changed in place."""
     match media:
         case Image():
-            values = media.pixels
+            tensors = [media.pixels]
         case Video():
-            values = media.frames
+            tensors = [media.frames]
         case Scene3D():
-            values = media.views
+            vertices = None if media.mesh is None else media.mesh.vertices
+            tensors = [tensor for tensor in (media.views, vertices) if tensor is not None]
         case Audio():
-            values = media.waveform
-    return bool(values.detach().sum(dtype=torch.float32).isfinite())
+            tensors = [media.waveform]
+        case _:
+            tensors = []
+    return all(bool(tensor.detach().sum(dtype=torch.float32).isfinite()) for tensor in tensors)
 
 
 def scatter(status: Sequence[str], value: Tensor, aspects: Mapping[str, Tensor] | None = None) -> Score:

@@ -63,8 +63,8 @@ class ClapReward:
         score = sum_w share_w * cos(E_audio(window_w), E_text(prompt))
 
     over windows of 10 s that do not overlap, each counting for its share of the sound; a shorter sound is one window.
-    The authors take a random 10 s instead, so that a long sound has another score each time. Their own package rounds to
-    16 bits first; nothing is rounded here, so that there is a gradient, as in transformers.
+    The authors take a random 10 s instead, so that a long sound has another score each time. Their own package rounds
+    to 16 bits first; nothing is rounded here, so that there is a gradient, as in transformers.
 
     Range: [-1, 1], higher is better; 0.2 to 0.6 for sounds that fit. Sounds at another rate are resampled; channels are
     averaged.

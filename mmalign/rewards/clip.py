@@ -81,9 +81,7 @@ class ClipReward(PictureReward):
         batch_size: int = 64,
     ) -> None:
         self.encoder = load_encoder(card, encoder, device=device)
-        super().__init__(
-            card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size
-        )
+        super().__init__(card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size)
         if isinstance(scale, str) and scale != CHECKPOINT:
             raise ConfigError(f"reward '{card.name}': scale = {scale!r}, expected a number or '{CHECKPOINT}'")
         self.scale = self.encoder.logit_scale if isinstance(scale, str) else scale

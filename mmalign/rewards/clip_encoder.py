@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,6 +11,8 @@ from mmalign.errors import UnknownNameError
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.preprocessing import Preprocessing
 from mmalign.rewards.prompts import PromptEmbeddings
+
+Model = TypeVar("Model", bound=nn.Module)
 
 LIBRARIES = {
     "open_clip": "mmalign.rewards.clip_open_clip:load",
@@ -63,6 +65,6 @@ def load_encoder(
     return loaded
 
 
-def freeze(model: nn.Module, device: str) -> nn.Module:
+def freeze(model: Model, device: str) -> Model:
     """A model as scorers use it: on its device, in evaluation mode, without gradients of its own."""
     return model.to(device).eval().requires_grad_(False)

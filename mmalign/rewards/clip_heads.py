@@ -16,12 +16,12 @@ from mmalign.rewards.weights import checkpoint, read_state
 
 
 class AestheticReward(PictureReward):
-    """How much people liked pictures of this kind, by a head on the picture's CLIP vector.
+    """How much people like pictures of this kind, by a head on the picture's CLIP vector.
 
         score = head(E_image(picture) / |E_image(picture)|)
 
     Range: made for ratings from 1 to 10, most pictures 4 to 7; the head is linear, so nothing stops it there. Higher is
-    better. It does not read the prompt, and it is easily hacked (saturated, painterly pictures): add a reward that does.
+    better. It reads no prompt and is easily hacked (saturated, painterly pictures): add a reward that reads one.
 
     Source: Schuhmann et al. 2022, LAION-5B, and github.com/christophschuhmann/improved-aesthetic-predictor, whose
     vectors have length 1.
@@ -48,9 +48,7 @@ class AestheticReward(PictureReward):
     ) -> None:
         path = checkpoint(card, head)
         self.encoder = load_encoder(card, encoder, device=device)
-        super().__init__(
-            card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size
-        )
+        super().__init__(card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size)
         self.head = freeze(LinearHead(read_state(path), origin=path), device)
         width = self.encoder.text([""]).shape[-1]
         if width != self.head.width:

@@ -82,9 +82,7 @@ class GoalBaselineReward(PictureReward):
         if bool(goal) == ("prompt" in card.needs):
             raise ConfigError(f"reward '{card.name}': needs either a prompt or texts of a goal")
         self.encoder = load_encoder(card, encoder, device=device)
-        super().__init__(
-            card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size
-        )
+        super().__init__(card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size)
         self.alpha = alpha
         self.baseline, self.goal = list(baseline), list(goal)
 

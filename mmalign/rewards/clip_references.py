@@ -64,9 +64,7 @@ class ReferenceClipReward(PictureReward):
         batch_size: int = 64,
     ) -> None:
         self.encoder = load_encoder(card, encoder, device=device)
-        super().__init__(
-            card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size
-        )
+        super().__init__(card, device=device, preprocessing=self.encoder.preprocessing, batch_size=batch_size)
         self.w, self.prefix = w, prefix
 
     def obstacle(self, sample: Sample) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError
@@ -43,8 +44,6 @@ def load(
     folder = obtain(card, part, files=(*FILES, *(() if processor else PROCESSOR_FILES)))
     beside = obtain(card, processor, files=PROCESSOR_FILES) if processor else folder
     try:
-        import torch
-
         model, loading = CLIPModel.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )

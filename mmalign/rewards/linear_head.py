@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +52,11 @@ class LinearHead(nn.Module):
             state.get(f"{prefix}layers.{i}.bias", torch.zeros(0)).float() for i in places
         )
         sizes = [tuple(weight.shape) for weight in self.weights]
-        fits = all(after[1] == before[0] for before, after in zip(sizes, sizes[1:], strict=False))
+        fits = all(after[1] == before[0] for before, after in pairwise(sizes))
         biases = all(bias.shape == (size[0],) for bias, size in zip(self.biases, sizes, strict=True))
         if not sizes or not fits or not biases or sizes[-1][0] != 1:
             raise ConfigError(
-                f"'{origin}' has no head of linear layers that ends in one number: found {sizes} under '{prefix}layers.'"
+                f"'{origin}' has no linear layers that end in one number: found {sizes} under '{prefix}layers.'"
             )
 
     @property

@@ -31,7 +31,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     """"bicubic", "bilinear" or "random", which is bicubic here."""
     crop: Crop = "nearest"
-    """Where a crop starts that has an odd rest to leave out: at the nearest even pixel (torchvision), or rounded down."""
+    """Where a crop starts that leaves out an odd rest: at the nearest even pixel (torchvision), or rounded down."""
     cut_overshoot: bool = True
     """Bicubic overshoots at edges. Pillow's 8 bits cut that off; authors who resize tensors keep it."""
     fill_color: int = 0

@@ -1,4 +1,4 @@
-"""Prompts to tokens and to vectors: cut so that the end token stays, embedded once, and the first cut one is reported."""
+"""Prompts to tokens and vectors: cut so that the end token stays, embedded once, the first cut one reported."""
 
 import warnings
 from collections.abc import Callable, Sequence

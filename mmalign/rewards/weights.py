@@ -24,7 +24,7 @@ SAME_WEIGHTS = (
 
 
 def weights_home() -> Path:
-    """``$MMALIGN_WEIGHTS``, by default ``~/.cache/mmalign``: weights put there by hand lie in a folder of their card's name."""
+    """``$MMALIGN_WEIGHTS``, by default ``~/.cache/mmalign``: in it, folders of weights by their card's name."""
     return Path(os.environ.get("MMALIGN_WEIGHTS") or "~/.cache/mmalign").expanduser()
 
 
@@ -243,10 +243,13 @@ def _advice(card: "RewardCard") -> str:
         folder = f"FOLDER/{part}".rstrip("/")
         if _is_url(wanted.source):
             commands += [
-                f"`curl -L --create-dirs -o '{folder}/{name}' '{wanted.source}/{name}'`" for name in wanted.files
+                f"`curl -L --create-dirs -o '{folder}/{name}' '{wanted.source}/{name}'`"
+                for name in wanted.files
             ]
         else:
-            commands.append(" ".join(["`hf download", wanted.source, *wanted.files, f"--local-dir {folder}`"]))
+            commands.append(
+                " ".join(["`hf download", wanted.source, *wanted.files, f"--local-dir {folder}`"])
+            )
     if not commands:
         return "give a folder that has them"
     return (

@@ -126,7 +126,9 @@ def samples(modality: str, *, sample_rate_hz: int = 16_000) -> list[Sample]:
     if modality == "audio":
         media: list[Media] = [Audio(wave, sample_rate_hz) for wave in sounds]
     elif modality == "speech":
-        media = [Speech(wave, sample_rate_hz, transcript=text) for wave, text in zip(sounds, texts, strict=True)]
+        media = [
+            Speech(wave, sample_rate_hz, transcript=text) for wave, text in zip(sounds, texts, strict=True)
+        ]
     else:
         texts = [sample.prompt for sample in pictures()]
         still = [sample.media.pixels for sample in pictures() if isinstance(sample.media, Image)]

@@ -2,16 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import open_clip
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+Model = TypeVar("Model", bound=nn.Module)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGE_PX = 32
-CLIP_CONTEXT, CLIP_VOCABULARY = 80, 2 * 256 + 2
+CLIP_CONTEXT, CLIP_VOCABULARY = 128, 2 * 256 + 2
 MLP_SIZES = (20, 12, 8, 6, 1)
 """Of the heads' layers, where the large ones have 1024, 128, 64, 16, 1."""
 MLP_PLACES = (0, 2, 4, 6, 7)
@@ -20,7 +21,7 @@ HPS_ARCHITECTURE = "small-hps"
 CLAP_RATE_HZ, CLAP_WINDOW_S = 8_000, 1
 
 
-def draw(model: nn.Module, seed: int = 0) -> nn.Module:
+def draw(model: Model, seed: int = 0) -> Model:
     """Weights large enough that every input matters: of variance 1 / fan in, biases a tenth of that."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -43,7 +44,7 @@ def open_clip_config() -> dict[str, Any]:
             "layers": 2,
             "head_width": 12,
         },
-        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2},
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2},
     }
 
 
@@ -55,9 +56,7 @@ def save_open_clip(folder: Path, *, preprocess: dict[str, Any] | None = None) ->
         "preprocess_cfg": {"mean": CLIP_MEAN, "std": CLIP_STD, **(preprocess or {})},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(
-        draw(open_clip.CLIP(**open_clip_config())).state_dict(), folder / "open_clip_model.safetensors"
-    )
+    save_file(draw(open_clip.CLIP(**open_clip_config())).state_dict(), folder / "open_clip_model.safetensors")
     return folder
 
 
@@ -121,7 +120,15 @@ def save_clip(folder: Path, *, processor: Path | None = None) -> Path:
         },
         projection_dim=16,
     )
-    draw(CLIPModel(config)).save_pretrained(folder)
+    model = draw(CLIPModel(config))
+    with torch.no_grad():
+        # Both towers lean towards one direction, so that cosines are above 0, as trained ones are, and nothing is cut.
+        seen, read = model.vision_model.post_layernorm, model.text_model.final_layer_norm
+        direction = model.visual_projection.weight @ seen.bias.fill_(1.0)
+        read.bias.copy_(torch.linalg.lstsq(model.text_projection.weight, direction[:, None]).solution[:, 0])
+        seen.weight.fill_(0.5)
+        read.weight.fill_(0.5)
+    model.save_pretrained(folder)
     save_clip_processor(processor or folder)
     return folder
 

@@ -65,7 +65,8 @@ def test_a_faulty_card_is_refused_by_file_and_field(
 def test_files_come_as_a_list_or_with_their_digests(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        GOOD_CARD + "weights: a/b\nfiles: {m.bin: abc, c.json: null}\nparts: {words: {source: c/d, files: [t.json]}}\n"
+        GOOD_CARD
+        + "weights: a/b\nfiles: {m.bin: abc, c.json: null}\nparts: {words: {source: c/d, files: [t.json]}}\n"
     )
     card = read_card(path, name="mine")
     assert card.weight_files() == WeightFiles(source="a/b", files={"m.bin": "abc", "c.json": None})

@@ -27,7 +27,8 @@ from rich.console import Console
 
 from mmalign.media import Image, SampleFile
 from mmalign.rewards.cards import find_card
-from mmalign.rewards.clip import ClipReward, load_open_clip
+from mmalign.rewards.clip import ClipReward
+from mmalign.rewards.clip_encoder import load_encoder
 from mmalign.rewards.scoring import score_files
 from mmalign.worlds import shapes
 
@@ -97,12 +98,13 @@ def bare_loop(files: list[SampleFile], settings: Settings) -> Callable[[], list[
 
 
 def engine(files: list[SampleFile], settings: Settings) -> Callable[[], list[float]]:
-    """What ``mmalign score`` runs; a fresh reward each time, so that no prompt is remembered."""
+    """What ``mmalign score`` runs, with no prompt remembered from the run before."""
     card = find_card(settings.reward)
-    model, tokenizer = load_open_clip(card)
+    encoder = load_encoder(card, card.options.get("encoder"), device=settings.device)
 
     def run() -> list[float]:
-        reward = ClipReward(card, device=settings.device, model=model, tokenizer=tokenizer)
+        encoder.text.kept.clear()
+        reward = ClipReward(card, device=settings.device, encoder=encoder)
         rows = score_files(files, [reward], batch_size=settings.batch_size, threads=settings.threads)
         return [math.nan if row.score is None else row.score for row in rows]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ShapeError
-from mmalign.media import Media, Sample, Speech
+from mmalign.media import Audio, Image, Media, Sample, Scene3D, Speech, Video
 from mmalign.rewards.cards import RewardCard
 
 OK = "ok"
@@ -105,6 +105,8 @@ def obstacle(sample: Sample, card: RewardCard) -> str:
         return "no media"
     if not takes(card, sample.media):
         return f"takes {' or '.join(card.modalities)}, not {sample.media.modality}"
+    if not finite(sample.media):
+        return "the medium has NaN or infinite values"
     for need in card.needs:
         if need == "prompt" and not sample.prompt.strip():
             return "no prompt"
@@ -116,6 +118,23 @@ def obstacle(sample: Sample, card: RewardCard) -> str:
 def takes(card: RewardCard, media: Media) -> bool:
     """Whether a reward is made for this medium; what takes sound takes speech."""
     return media.modality in card.modalities or (isinstance(media, Speech) and "audio" in card.modalities)
+
+
+def finite(media: Media) -> bool:
+    """Whether a medium, sound when it was made, still is; tensors can be changed in place."""
+    match media:
+        case Image():
+            tensors = [media.pixels]
+        case Video():
+            tensors = [media.frames]
+        case Scene3D():
+            vertices = None if media.mesh is None else media.mesh.vertices
+            tensors = [tensor for tensor in (media.views, vertices) if tensor is not None]
+        case Audio():
+            tensors = [media.waveform]
+        case _:
+            tensors = []
+    return all(bool(tensor.detach().sum(dtype=torch.float32).isfinite()) for tensor in tensors)
 
 
 def scatter(status: Sequence[str], value: Tensor, aspects: Mapping[str, Tensor] | None = None) -> Score:

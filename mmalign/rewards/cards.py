@@ -2,7 +2,8 @@
 
 import importlib
 import importlib.util
-from dataclasses import MISSING, dataclass, field, fields
+import warnings
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,20 @@ import yaml
 
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.resources import resource
+from mmalign.rewards.weights import find
 
 if TYPE_CHECKING:
     from mmalign.rewards.base import Reward
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightFiles:
+    """Where files of weights come from, and which they are."""
+
+    source: str
+    """Hub id, folder, file, ``embedded/<name>``, or the URL of a folder."""
+    files: dict[str, str | None] = field(default_factory=dict)
+    """By name, with the SHA-256 where it is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +44,11 @@ class RewardCard:
     needs: tuple[str, ...] = ("prompt",)
     """``prompt`` and keys of ``Sample.context``."""
     weights: str | None = None
-    """Hub id, local folder or ``embedded/<name>``; None where the reward is computed."""
+    """Hub id, local folder or file, ``embedded/<name>``, or a URL; None where the reward is computed."""
+    files: dict[str, str | None] = field(default_factory=dict)
+    """Of ``weights``, those that are needed, by name, with the SHA-256 where it is known."""
+    parts: dict[str, WeightFiles] = field(default_factory=dict)
+    """What comes from elsewhere, by its role: a processor, a backbone."""
     extra: str | None = None
     """The extra of this package that brings what it imports."""
     licence: dict[str, str] = field(default_factory=dict)
@@ -42,23 +58,20 @@ class RewardCard:
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the target."""
 
+    def weight_files(self, part: str = "") -> WeightFiles:
+        """The files of a part, or of the weights themselves."""
+        return self.parts[part] if part else WeightFiles(source=self.weights or "", files=self.files)
+
     def weights_folder(self) -> Path | None:
-        """The local folder of the weights, or None where they are a hub id or not needed."""
-        if self.weights is None:
-            return None
-        if self.weights.startswith("embedded/"):
-            return resource("assets") / self.weights.removeprefix("embedded/")
-        folder = Path(self.weights)
-        return folder if folder.is_dir() else None
+        """Where the weights lie on this machine, a folder or one file, or None where they do not or are not needed."""
+        return None if self.weights is None else find(self)
 
     def readiness(self) -> str:
         """ "ready", "needs weights" or "needs extra NAME", without importing anything heavy."""
         if self.extra is not None and not _extra_installed(self.extra):
             return f"needs extra {self.extra}"
-        folder = self.weights_folder()
-        if self.weights is not None and (folder is None or not folder.is_dir()):
-            return "needs weights"
-        return "ready"
+        parts = ("", *self.parts) if self.weights is not None else tuple(self.parts)
+        return "ready" if all(find(self, part) is not None for part in parts) else "needs weights"
 
 
 # The module whose presence shows that an extra is installed.
@@ -91,7 +104,22 @@ def read_card(path: Path, *, name: str) -> RewardCard:
     for key in ("modalities", "needs", "range"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
+    if "files" in values:
+        values["files"] = _files(values["files"])
+    if "parts" in values:
+        try:
+            values["parts"] = {
+                part: WeightFiles(**{**named, "files": _files(named["files"])})
+                for part, named in values["parts"].items()
+            }
+        except (AttributeError, KeyError, TypeError):
+            raise DataError("parts: expected ROLE: {source: ..., files: [...]}", file=path) from None
     return RewardCard(name=name, **values)
+
+
+def _files(names: Any) -> dict[str, str | None]:
+    """File names with their SHA-256, or as a list, without."""
+    return names if isinstance(names, dict) else dict.fromkeys(names)
 
 
 @cache
@@ -113,20 +141,40 @@ def find_card(name: str) -> RewardCard:
     return cards()[name]
 
 
-def load_reward(name: str, *, device: str = "cpu") -> "Reward":
+def load_reward(name: str, *, device: str = "cpu", weights: Path | str | None = None) -> "Reward":
     """Load a reward once; its weights stay in memory with the object, on ``device``.
 
     >>> load_reward("placebo").card.unit
     'standard normal number, a hash of the content'
 
+    Args:
+        name: of a card.
+        device: where its model runs.
+        weights: a folder or file in the place of where the card's weights come from.
+
     Raises:
         UnknownNameError: no card has this name.
-        ConfigError: its weights or its extra are not on this machine.
+        ConfigError: its weights or its extra are not on this machine, or it has no weights and some were given.
     """
     card = find_card(name)
+    if weights is not None:
+        if card.weights is None:
+            raise ConfigError(f"weights = '{weights}': reward '{name}' is computed and has none")
+        card = replace(card, weights=str(weights))
+    return load_card(card, device=device)
+
+
+def load_card(card: RewardCard, *, device: str = "cpu") -> "Reward":
+    """Load the reward of any card, also of one that is in no table.
+
+    Raises:
+        ConfigError: its weights or its extra are not on this machine.
+    """
     readiness = card.readiness()
     if readiness.startswith("needs extra"):
-        raise ConfigError(f"reward '{name}' needs an extra: pip install 'mmalign[{card.extra}]'")
+        raise ConfigError(f"reward '{card.name}' needs an extra: pip install 'mmalign[{card.extra}]'")
+    if card.licence.get("weights") == "unverified":
+        warnings.warn(f"reward '{card.name}': nobody verified the licence of its weights; see {card.source}")
     module, _, target = card.target.partition(":")
     loaded: Reward = getattr(importlib.import_module(module), target)(card, device=device, **card.options)
     return loaded

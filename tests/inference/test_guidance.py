@@ -19,7 +19,7 @@ from mmalign.rewards.cards import find_card, load_reward
 from mmalign.sampling import Prediction
 from tests.generators.small_pipelines import flux, stable_diffusion, stable_diffusion_3
 
-SIZE = {"height": 16, "width": 16}
+SIZE: dict[str, Any] = {"height": 16, "width": 16}
 PROMPTS = ["a red circle", "one blue star on the left"]
 KINDS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 

@@ -1,0 +1,115 @@
+"""Prompts to tokens and vectors: cut so that the end token stays, embedded once, the first cut one reported."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PROMPTS_KEPT = 65_536
+"""Embedded prompts are kept up to this many, about 256 MB at 1,024 dimensions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """B tokenised prompts.
+
+    Args:
+        ids: [B, L].
+        mask: [B, L], 1 where there is a token and 0 on padding.
+        cut: B times whether the prompt was longer than the model reads.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    cut: list[bool]
+
+
+class CutReport:
+    """Warns of the first prompt that a model cannot read to its end, once.
+
+    Args:
+        name: of the reward.
+        context: tokens that the model reads.
+    """
+
+    def __init__(self, name: str, *, context: int) -> None:
+        self.name, self.context, self.said = name, context, False
+
+    def __call__(self, prompts: Sequence[str], tokens: Tokens) -> None:
+        """Say so, if one of these is the first."""
+        if self.said or not any(tokens.cut):
+            return
+        self.said = True
+        warnings.warn(
+            f"{self.name} reads {self.context} tokens and scores only the beginning of longer prompts, first of "
+            f"{sum(tokens.cut)} here: {prompts[tokens.cut.index(True)]!r}"
+        )
+
+
+class HuggingFaceTokenizer:
+    """A transformers tokenizer that keeps a long prompt's beginning and its end token.
+
+    Args:
+        tokenizer: any transformers tokenizer with a padding token.
+        context: tokens that the model reads, with those that begin and end a prompt.
+        name: of the reward, for the report of prompts that were cut.
+    """
+
+    def __init__(self, tokenizer: Any, *, context: int, name: str) -> None:
+        self.tokenizer, self.context = tokenizer, context
+        self.report = CutReport(name, context=context)
+
+    def __call__(self, prompts: Sequence[str]) -> Tokens:
+        """Tokens of prompts, padded behind to the longest of them."""
+        whole: list[list[int]] = self.tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]
+        cut = [len(ids) > self.context for ids in whole]
+        kept = [
+            [*ids[: self.context - 1], ids[-1]] if long else ids for ids, long in zip(whole, cut, strict=True)
+        ]
+        length = max(map(len, kept))
+        padding = self.tokenizer.pad_token_id
+        tokens = Tokens(
+            torch.tensor([ids + [padding] * (length - len(ids)) for ids in kept]),
+            torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in kept]),
+            cut,
+        )
+        self.report(prompts, tokens)
+        return tokens
+
+
+class PromptEmbeddings:
+    """Vectors of prompts, each computed once.
+
+    Args:
+        tokenize: prompts to tokens.
+        encode: tokens to [B, D], in the model's own length.
+        device: where the model runs; vectors are kept there.
+        batch_size: prompts in one forward pass.
+    """
+
+    def __init__(
+        self,
+        tokenize: Callable[[Sequence[str]], Tokens],
+        encode: Callable[[Tensor, Tensor], Tensor],
+        *,
+        device: str = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        self.tokenize, self.encode, self.device, self.batch_size = tokenize, encode, device, batch_size
+        self.kept: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """[B, D], of length 1."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.kept]
+        if len(self.kept) + len(new) > PROMPTS_KEPT:
+            self.kept, new = {}, list(dict.fromkeys(prompts))
+        for start in range(0, len(new), self.batch_size):
+            part = new[start : start + self.batch_size]
+            tokens = self.tokenize(part)
+            embedded = self.encode(tokens.ids.to(self.device), tokens.mask.to(self.device))
+            self.kept.update(zip(part, torch.nn.functional.normalize(embedded, dim=-1), strict=True))
+        return torch.stack([self.kept[prompt] for prompt in prompts])

@@ -135,7 +135,8 @@ def run(cell: Cell, keep: Path | None) -> dict[str, Any]:
         "bare_pass_ms": round(calibration, 3),
         "stopped_early": summary.get("stopped_early"),
         "commit": commit(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {summary['versions']['torch']}",
+        "machine": f"{os.environ.get('OMP_NUM_THREADS', os.cpu_count())} of {os.cpu_count()} cores, "
+        f"{platform.machine()}, torch {summary['versions']['torch']}",
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
 

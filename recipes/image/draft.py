@@ -10,9 +10,9 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=DRaFTConfig(rollout_steps=16, last_steps=4),
+    method=DRaFTConfig(rollout_steps=8, last_steps=8),
     train=TrainConfig(
-        steps=80, batch_size=16, micro_batch_size=16, learning_rate=3e-4, lora_rank=16, checkpoint_every=10
+        steps=60, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=20, glance=48),

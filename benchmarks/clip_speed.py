@@ -161,8 +161,8 @@ def main(settings: Settings) -> int:
         print(f"{ratio:.2f} times as fast as {name} (bar {bar})")
     print(
         f"{len(pairs)} pictures of {settings.side_px} px in batches of {settings.batch_size}, {settings.threads} "
-        f"threads, {settings.device}; largest difference of a score from the loop's {gap:.3f}, of the mean from torchmetrics' "
-        f"{mean_gap:.3f}"
+        f"threads, {settings.device}; largest difference of a score from the loop's {gap:.3f}, of the mean "
+        f"from torchmetrics' {mean_gap:.3f}"
     )
     return 0 if passed else 1
 

@@ -103,11 +103,16 @@ def cards() -> dict[str, RewardCard]:
 
 
 def find_card(name: str) -> RewardCard:
-    """The card of a reward.
+    """The card of a reward; that of an address is asked for there.
 
     Raises:
         UnknownNameError: no card has this name.
+        ConfigError: nothing answers at the address, or it is no reward.
     """
+    if is_address(name):
+        from mmalign.rewards.remote import fetch_card
+
+        return fetch_card(name)
     if name not in cards():
         raise UnknownNameError("reward", name, cards())
     return cards()[name]
@@ -116,12 +121,14 @@ def find_card(name: str) -> RewardCard:
 def load_reward(name: str, *, device: str = "cpu") -> "Reward":
     """Load a reward once; its weights stay in memory with the object, on ``device``.
 
+    An address such as ``http://127.0.0.1:8000`` is a reward that ``mmalign serve`` runs there.
+
     >>> load_reward("placebo").card.unit
     'standard normal number, a hash of the content'
 
     Raises:
         UnknownNameError: no card has this name.
-        ConfigError: its weights or its extra are not on this machine.
+        ConfigError: its weights or its extra are not on this machine, or nothing answers at its address.
     """
     card = find_card(name)
     readiness = card.readiness()
@@ -133,19 +140,51 @@ def load_reward(name: str, *, device: str = "cpu") -> "Reward":
 
 
 def parse_weighted(text: str) -> tuple[str, float]:
-    """Split ``name`` or ``name:weight``.
+    """Split ``name`` or ``name:weight``; the weight of an address follows a slash, as its port takes the first colon.
 
     >>> parse_weighted("embedded/shapes-clip:0.5")
     ('embedded/shapes-clip', 0.5)
+    >>> parse_weighted("http://127.0.0.1:8000"), parse_weighted("http://127.0.0.1:8000/:2")
+    (('http://127.0.0.1:8000', 1.0), ('http://127.0.0.1:8000', 2.0))
 
     Raises:
         ConfigError: the weight is not a finite number.
     """
-    name, separator, weight = text.partition(":")
+    name, weight = _split(text)
     try:
-        number = float(weight) if separator else 1.0
+        number = 1.0 if weight is None else float(weight)
     except ValueError:
         number = float("nan")
     if number != number or abs(number) == float("inf"):
         raise ConfigError(f"reward '{text}': expected NAME or NAME:WEIGHT with a number, got '{weight}'")
     return name, number
+
+
+def has_weight(text: str) -> bool:
+    """Whether ``parse_weighted`` reads a weight in it.
+
+    >>> has_weight("placebo"), has_weight("placebo:1")
+    (False, True)
+    """
+    return _split(text)[1] is not None
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Name, and what stands in the place of a weight."""
+    start = 0
+    if is_address(text):
+        start = text.find("/", text.index("://") + 3)
+        if start < 0:
+            return text, None
+    name, colon, weight = text[start:].partition(":")
+    whole = (text[:start] + name).rstrip("/") if is_address(text) else name
+    return whole, weight if colon else None
+
+
+def is_address(name: str) -> bool:
+    """Whether a reward is named by where it is served, and not by its card.
+
+    >>> is_address("http://127.0.0.1:8000"), is_address("embedded/shapes-clip")
+    (True, False)
+    """
+    return name.startswith(("http://", "https://"))

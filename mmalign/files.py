@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix; it takes the place of ``path`` when the block ends well.
+    """A temporary path beside ``path``, with all its suffixes; it takes the place of ``path`` when the block ends well.
 
     A reader sees the old file or the new one and never half of one. Missing folders are made.
 
@@ -21,7 +21,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield unfinished
         os.replace(unfinished, path)

@@ -61,7 +61,7 @@ class ScoreCommand:
     format: TableFormat | None = None
     """By default the suffix of --out, or a table."""
     batch_size: int = 32
-    """Files per forward pass."""
+    """Files per forward pass. Twice as many are held in memory: lower it for long videos."""
     resume: bool = False
     """Go on from OUT.partial, which a run that was stopped left behind; the rows are those of one run."""
     shard: Annotated[str | None, arg(metavar="I/N")] = None

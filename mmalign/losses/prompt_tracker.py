@@ -73,5 +73,5 @@ class PromptTracker:
             of = values if len(past) < self.min_count else values.new_tensor(past)
             # From the first reward, so that equal rewards give exact zeros.
             centre = of[0] + (of - of[0]).mean()
-            advantages[rows] = (values[rows] - centre) / ((of - of[0]).std(correction=0) + self.eps)
+            advantages[rows] = (values[rows] - centre) / (of.std(correction=0) + self.eps)
         return advantages.to(rewards)

@@ -12,8 +12,8 @@ from PIL import ImageSequence
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
-from mmalign.media.checks import check_size
-from mmalign.media.image import Image, check_end
+from mmalign.media.checks import check_size, to_8_bits
+from mmalign.media.image import Image, check_end, frame_count
 
 MOVING_FORMATS = ("GIF", "WEBP", "PNG")
 CLOCKS_MS = {".gif": 10, ".webp": 1}
@@ -58,23 +58,24 @@ def read(path: Path, *, max_pixels: int) -> tuple[Tensor, float]:
     with PIL.Image.open(path, formats=MOVING_FORMATS) as opened:
         check_end(path, opened)
         area = opened.width * opened.height
+        check_size(frame_count(opened) * area, max_pixels, "pixels in all frames", "max_pixels")
         for number, frame in enumerate(ImageSequence.Iterator(opened), 1):
             check_size(number * area, max_pixels, "pixels in all frames", "max_pixels")
-            pixels = Image.from_pil(frame).pixels
+            pixels = to_8_bits(Image.from_pil(frame).pixels)
             if pictures and pixels.shape != pictures[0].shape:
                 raise ShapeError(
                     f"frame {number - 1} is {list(pixels.shape)}, the first {list(pictures[0].shape)}"
                 )
             pictures.append(pixels)
-            times_ms.append(round(float(frame.info.get("duration") or UNSAID_MS)))
+            times_ms.append(max(1, round(float(frame.info.get("duration") or UNSAID_MS))))
     shortest_ms = reduce(math.gcd, times_ms)
-    if sum(times_ms) // shortest_ms > 4 * len(
-        times_ms
-    ):  # times that only look irregular, such as 33, 34, 33 ms
-        shortest_ms = max(1, min(times_ms))
-    repeats = [max(1, round(time / shortest_ms)) for time in times_ms]
+    if sum(times_ms) > 4 * len(times_ms) * shortest_ms:  # times that only look irregular, such as 33, 34, 33
+        shortest_ms = min(times_ms)
+    repeats = [round(time / shortest_ms) for time in times_ms]
     check_size(sum(repeats) * area, max_pixels, "pixels in all frames", "max_pixels")
-    frames = torch.stack(
-        [pixels for pixels, count in zip(pictures, repeats, strict=True) for _ in range(count)]
-    )
-    return frames, 1000 * sum(repeats) / sum(times_ms)
+    frames = torch.empty(sum(repeats), *pictures[0].shape)
+    start = 0
+    for pixels, count in zip(pictures, repeats, strict=True):
+        frames[start : start + count] = pixels
+        start += count
+    return frames.div_(255), 1000 * sum(repeats) / sum(times_ms)

@@ -87,6 +87,7 @@ class Audio:
     ) -> Self:
         """This sound, if it is what somebody asks for.
 
+        >>> import torch
         >>> Audio(torch.zeros(1, 8_000), 8_000).at(16_000, resample=True).waveform.shape
         torch.Size([1, 16000])
 

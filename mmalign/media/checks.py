@@ -47,7 +47,7 @@ def check_values(name: str, values: Tensor, shape: str, *, low: float = 0.0) -> 
         raise ShapeError(f"{name}: expected [{shape}], none of them 0, got {list(values.shape)}")
     if not values.is_floating_point():
         raise ShapeError(f"{name}: expected floating point in [{low:g}, 1], got {values.dtype}; divide first")
-    smallest, largest = (float(end) for end in torch.aminmax(values.detach()))
+    smallest, largest = _ends(values.detach())
     if not (math.isfinite(smallest) and math.isfinite(largest)):
         bad = int((~values.detach().isfinite()).sum())
         raise NonFiniteError(f"{name}: {bad} of {values.numel()} values are NaN or infinite")
@@ -55,6 +55,17 @@ def check_values(name: str, values: Tensor, shape: str, *, low: float = 0.0) -> 
         raise ShapeError(
             f"{name}: expected values in [{low:g}, 1], got {smallest:g} to {largest:g}; divide them first"
         )
+
+
+def _ends(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest value, NaN where one is NaN."""
+    if values.device.type == "cpu" and values.dtype != torch.bfloat16:
+        array = (
+            values.numpy()
+        )  # a hundred times as fast where channels lie last, as they do in a loaded picture
+        return float(array.min()), float(array.max())
+    low, high = torch.aminmax(values)
+    return float(low), float(high)
 
 
 def check_size(count: int, limit: int, what: str, option: str) -> None:

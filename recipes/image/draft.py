@@ -14,6 +14,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=80, batch_size=16, micro_batch_size=16, learning_rate=3e-4, lora_rank=16, checkpoint_every=10
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=24, batch_size=32),
+    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=20, glance=48),
 )

@@ -17,6 +17,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=150, batch_size=16, micro_batch_size=16, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=24, batch_size=32),
+    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=48),
 )

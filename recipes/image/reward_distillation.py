@@ -16,6 +16,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=200, batch_size=24, micro_batch_size=24, learning_rate=5e-4, lora_rank=32, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=24, batch_size=32),
+    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=0, glance=48),
 )

@@ -182,7 +182,7 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pi
     ]
     transformer = SD3Transformer2DModel(
         sample_size=8,
-        patch_size=1,
+        patch_size=2,
         in_channels=8,
         out_channels=8,
         num_layers=5,
@@ -191,7 +191,7 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pi
         joint_attention_dim=128,
         caption_projection_dim=128,
         pooled_projection_dim=128,
-        pos_embed_max_size=8,
+        pos_embed_max_size=4,
     )
     return StableDiffusion3Pipeline(
         transformer=transformer,

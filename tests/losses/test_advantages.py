@@ -172,6 +172,9 @@ def test_a_judge_of_one_order_only_is_refused() -> None:
     p[2, 0, 1] = 0.7
     with pytest.raises(ConfigError, match=r"should add up to 1, got 1.2; judge both orders"):
         win_rate_rewards(p)
+    p[2, 1, 0] = 0.1
+    with pytest.raises(ConfigError, match=r"should add up to 1, got 0\.8; judge both orders"):
+        win_rate_rewards(p)
     p[2, 1, 0] = 0.30005  # a judge's rounding passes
     assert_close(win_rate_rewards(p)[2], torch.tensor([0.6, 0.4, 0.5]), rtol=0, atol=1e-4)
 

@@ -33,6 +33,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     log_prob = denoising_log_prob(prediction, target)
     assert log_prob.dtype == torch.float32
     assert_close(log_prob, torch.tensor([-0.005]))
+    assert denoising_log_prob(prediction, prediction).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

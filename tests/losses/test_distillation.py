@@ -51,6 +51,7 @@ def test_the_scalings_have_settings() -> None:
     c_skip, c_out = boundary_scalings(torch.tensor([3.0]), sigma_data=8.0, time_scale=2.0)
     assert_close(c_skip.item(), 0.64)
     assert_close(c_out.item(), 0.6)
+    assert_close(boundary_scalings(torch.tensor([3.0]), sigma_data=1.0, time_scale=1.0)[0].item(), 0.1)
     for options in ({"sigma_data": 0.0}, {"sigma_data": -1.0}, {"time_scale": 0.0}, {"time_scale": -1.0}):
         with pytest.raises(
             ConfigError, match=r"sigma_data = .* and time_scale = .*, but both must be positive"
@@ -111,6 +112,8 @@ def test_only_the_student_is_pulled_and_half_precision_is_computed_in_float32() 
     half = pseudo_huber(torch.full((1, 5000), 3.0, dtype=torch.bfloat16), torch.full((1, 5000), 3.1), c=1e-6)
     assert half.dtype == torch.float32
     assert_close(half.item(), 0.1, rtol=1e-4, atol=0)
+    both = torch.ones(1, 2, dtype=torch.bfloat16)
+    assert pseudo_huber(both, both).dtype == torch.float32
 
 
 @pytest.mark.parametrize("c", [0.0, -0.1])
@@ -200,21 +203,23 @@ def test_hopeless_scores_keep_a_finite_loss() -> None:
 def test_mistakes_are_refused() -> None:
     narrow = torch.ones(B, 1)
     one = torch.ones(B, D)
-    functions: list[Any] = [
-        lambda: consistency_output(one, narrow, one[:, 0], one[:, 0]),
-        lambda: consistency_output(one, one, narrow, one[:, 0]),
-        lambda: consistency_output(one, one, one[:, 0], narrow),
-        lambda: lcm_guidance(one, narrow, guidance=one[:, 0]),
-        lambda: lcm_guidance(one, one, guidance=narrow),
-        lambda: pseudo_huber(one, narrow),
-        lambda: pseudo_huber(one[:, 0], one[:, 0]),
-        lambda: reward_distillation_loss(one, one, narrow),
-        lambda: latent_reward_loss(one, narrow),
-        lambda: latent_reward_loss(narrow, narrow),
-        lambda: latent_reward_loss(one[:, 0], one[:, 0]),
-    ]
-    for function in functions:
-        with pytest.raises(ShapeError, match="expected"):
+    functions: dict[str, Any] = {
+        r"clean_prediction: expected \[B, ...\] = ": lambda: consistency_output(
+            one, narrow, one[:, 0], one[:, 0]
+        ),
+        r"c_skip: expected \[B\] = ": lambda: consistency_output(one, one, narrow, one[:, 0]),
+        r"c_out: expected \[B\] = ": lambda: consistency_output(one, one, one[:, 0], narrow),
+        r"unconditional: expected \[B, ...\] = ": lambda: lcm_guidance(one, narrow, guidance=one[:, 0]),
+        r"guidance: expected \[B\] = ": lambda: lcm_guidance(one, one, guidance=narrow),
+        r"target: expected \[B, ...\] = ": lambda: pseudo_huber(one, narrow),
+        r"output: expected \[B, ...\], got \[3\]": lambda: pseudo_huber(one[:, 0], one[:, 0]),
+        r"reward: expected \[B\] = ": lambda: reward_distillation_loss(one, one, narrow),
+        r"expert_scores: expected \[B, K\] = ": lambda: latent_reward_loss(one, narrow),
+        r"scores: expected \[B, K\] with K >= 2, got \[3, 1\]": lambda: latent_reward_loss(narrow, narrow),
+        r"scores: expected \[B, K\] with K >= 2, got \[3\]": lambda: latent_reward_loss(one[:, 0], one[:, 0]),
+    }
+    for message, function in functions.items():
+        with pytest.raises(ShapeError, match=f"^{message}"):
             function()
     unknown: Any = "win"
     with pytest.raises(UnknownNameError, match="Did you mean 'wins'"):

@@ -94,6 +94,7 @@ def test_one_step_a_sample_is_the_same_loss_without_the_axis(shape: tuple[int, .
         (1.0, 1.1, -1.1, False),
         (-1.0, 0.9, 0.9, False),
         (0.0, 1.5, 0.0, False),  # no gradient either way
+        (0.0, 0.5, 0.0, False),
     ],
 )
 def test_the_clip_cuts_only_what_went_too_far_the_right_way(
@@ -278,6 +279,8 @@ def test_a_count_of_tokens_that_cannot_be_is_refused() -> None:
     for count in (0, -1):
         with pytest.raises(ConfigError, match=f"max_tokens = {count}, but it is the longest answer"):
             dr_grpo_mean(values, MASK, max_tokens=count)
+    one = torch.ones(1, 1)
+    assert dapo_mean(one, one.bool()) == dr_grpo_mean(one, one.bool(), max_tokens=1) == 1
 
 
 def test_on_policy_token_grpo_is_minus_the_mean_advantage_and_its_gradient_reinforce() -> None:

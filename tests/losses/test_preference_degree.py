@@ -68,6 +68,12 @@ def test_the_most_important_tokens_of_the_response_go_first() -> None:
         assert spo_removal(importance, mask, share=share)[0].nonzero()[:, 0].tolist() == left
 
 
+def test_the_share_is_of_each_response_alone() -> None:
+    # 8, 5 and 6 tokens, of which half are 4, 2 (2.5 to the even number) and 3.
+    left = spo_removal(gaussian(B, L), MASK, share=0.5)
+    assert left.sum(1).tolist() == [4, 3, 3]
+
+
 @given(smaller=st.floats(0, 1), larger=st.floats(0, 1), seed=st.integers(0, 20))
 def test_a_larger_share_removes_more_of_the_same(smaller: float, larger: float, seed: int) -> None:
     smaller, larger = sorted((smaller, larger))

@@ -137,10 +137,10 @@ def test_the_two_sides_may_differ_in_shape_but_not_each_in_itself() -> None:
     one, wide = torch.ones(B, D), torch.ones(B, D, 2)
     diffusion_dro_loss(one, one, one, wide, wide, wide)
     for place, message in (
-        (1, "ref_expert_prediction: expected"),
-        (2, "target: expected"),
-        (4, "ref_negative_prediction: expected"),
-        (5, "target: expected"),
+        (1, r"ref_expert_prediction: expected \[B, ...\] = "),
+        (2, r"target: expected \[B, ...\] = "),
+        (4, r"ref_negative_prediction: expected \[B, ...\] = "),
+        (5, r"target: expected \[B, ...\] = "),
     ):
         arguments = [one] * 6
         arguments[place] = torch.ones(B, 1)

@@ -97,8 +97,21 @@ def test_a_gaussian_truncation_leaves_a_gradient_always() -> None:
     # The mean of floor(N(42, 5^2)) is 41.5, less what the end at 49 cuts off (0.4); five standard errors are 0.35.
     assert abs(starts.mean().item() - 41.1) < 0.4
     assert abs(starts.std().item() - 4.7) < 0.3
+    z = torch.randn((), generator=seeded(3)).item()
+    assert gaussian_truncation(999, mean=500.0, std=99.0, generator=seeded(3)) == int(500 + 99 * z)
     assert gaussian_truncation(50, mean=3.9, std=0.0, generator=seeded()) == 3
     assert min(gaussian_truncation(50, mean=0.0, std=5.0, generator=generator) for _ in range(99)) == 0
+
+
+def test_the_same_generator_draws_the_same_steps() -> None:
+    for draw in (
+        lambda generator: [draw_step(0, 999, generator=generator) for _ in range(9)],
+        lambda generator: [
+            gaussian_truncation(999, mean=500.0, std=99.0, generator=generator) for _ in range(9)
+        ],
+    ):
+        assert draw(seeded()) == draw(seeded())
+        assert draw(seeded()) != draw(seeded(1))
 
 
 def test_a_truncation_at_no_step_is_refused() -> None:

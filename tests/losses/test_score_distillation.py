@@ -65,6 +65,7 @@ def test_the_matched_weight_gives_the_reward_its_share_of_the_force() -> None:
     weight = matched_weight(of_denoiser, of_reward, share=0.6)
     assert_close((weight * of_reward).norm(), 0.6 * of_denoiser.norm(), **EXACT)
     assert_close(matched_weight(of_denoiser, of_reward), weight / 2)
+    assert_close(matched_weight(of_denoiser, 1e-6 * of_reward), 1e6 * weight / 2)
     assert matched_weight(of_denoiser, torch.zeros(B, 4, 5)) == 0
     assert matched_weight(of_denoiser, of_reward, share=0.0) == 0
     with pytest.raises(ConfigError, match=r"share = -0\.1, but it is at least 0"):

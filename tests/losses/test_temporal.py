@@ -41,6 +41,11 @@ def test_frames_of_a_segment_are_drawn_as_often() -> None:
     assert (counts - 1000).abs().max() < 137  # five standard deviations of a binomial count
 
 
+def test_the_same_generator_draws_the_same_frames() -> None:
+    drawn = [segment_frames(16, 4, count=9, generator=seeded()) for _ in range(2)]
+    assert torch.equal(drawn[0], drawn[1])
+
+
 def test_segments_of_uneven_length_leave_no_frame_out() -> None:
     assert segment_frames(5, 2, count=500, generator=seeded()).flatten().unique().tolist() == [0, 1, 2, 3, 4]
 

@@ -122,10 +122,11 @@ def test_the_critics_loss_worked_by_hand() -> None:
 def test_a_value_that_moved_too_far_towards_its_return_stays() -> None:
     zero, one = torch.zeros(1, 1), torch.ones(1, 1)
     for value, gradient in ((0.1, -0.9), (0.5, 0.0), (3.0, 2.0), (-0.5, -1.5)):
-        fitted = torch.tensor([[value]], requires_grad=True)
-        clipped_value_loss(fitted, zero, one, one.bool()).backward()
-        assert fitted.grad is not None
-        assert_close(fitted.grad.item(), gradient)
+        for sign in (1, -1):  # a return of 1, and the mirror image
+            fitted = torch.tensor([[sign * value]], requires_grad=True)
+            clipped_value_loss(fitted, zero, sign * one, one.bool()).backward()
+            assert fitted.grad is not None
+            assert_close(fitted.grad.item(), sign * gradient)
 
 
 def test_inside_the_clip_it_is_half_the_squared_error_under_the_mask() -> None:
@@ -139,13 +140,13 @@ def test_inside_the_clip_it_is_half_the_squared_error_under_the_mask() -> None:
 
 def test_mistakes_are_refused() -> None:
     ones = torch.ones(B, L)
-    functions: list[Any] = [
-        lambda t: gae(ones, t, MASK),
-        lambda t: clipped_value_loss(ones, t, ones, MASK),
-        lambda t: clipped_value_loss(ones, ones, t, MASK),
-    ]
-    for function in functions:
-        with pytest.raises(ShapeError, match=r": expected \[B, L\] = \[3, 6\], got \[3, 1\]"):
+    functions: dict[str, Any] = {
+        "values": lambda t: gae(ones, t, MASK),
+        "old_value": lambda t: clipped_value_loss(ones, t, ones, MASK),
+        "returns": lambda t: clipped_value_loss(ones, ones, t, MASK),
+    }
+    for name, function in functions.items():
+        with pytest.raises(ShapeError, match=rf"^{name}: expected \[B, L\] = \[3, 6\], got \[3, 1\]"):
             function(torch.ones(B, 1))
     for function in (whiten, lambda t, m: gae(t, t, m), lambda t, m: clipped_value_loss(t, t, t, m)):
         with pytest.raises(ConfigError, match="mask: expected booleans"):

@@ -80,7 +80,7 @@ def damaged(data: bytes) -> st.SearchStrategy[bytes]:
 
 
 # A file of each kind is made once and damaged many times, in a folder that all its examples share.
-many = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -129,9 +129,11 @@ def bombs() -> dict[str, bytes | bytearray]:
     wav[at : at + 4] = struct.pack("<I", 0x7FFE0000)
     gif = bytearray(whole("b.gif"))
     gif[6:10] = struct.pack("<2H", 65_535, 65_535)
+    webp = bytearray(whole("b.webp"))
+    webp[24:30] = (9_999).to_bytes(3, "little") * 2  # the canvas of each of its frames, less one
     glb = whole("d.glb").replace(b'"count":6', b'"count":6' + b"0" * 11, 1)
     ply = whole("d.ply").replace(b"element vertex 6", b"element vertex 600000000000", 1)
-    return {"a.flac": flac, "a.wav": wav, "a.gif": gif, "a.glb": glb, "a.ply": ply}
+    return {"a.flac": flac, "a.wav": wav, "a.gif": gif, "a.webp": webp, "a.glb": glb, "a.ply": ply}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is counted in other units elsewhere")

@@ -76,9 +76,11 @@ def test_pixels_of_another_unit_are_refused() -> None:
         Image(PIXELS * 255 / PIXELS.max())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_one_pixel_that_is_no_number_is_refused(value: float) -> None:
-    pixels = PIXELS.clone()
+def test_one_pixel_that_is_no_number_is_refused(value: float, dtype: torch.dtype) -> None:
+    pixels = PIXELS.to(dtype, copy=True)
+    Image(pixels)
     pixels[1, 2, 3] = value
     with pytest.raises(NonFiniteError, match="pixels: 1 of 72 values are NaN or infinite"):
         Image(pixels)

@@ -12,6 +12,7 @@ import trimesh
 from PIL.PngImagePlugin import PngInfo
 
 from mmalign.errors import ConfigError, DataError, NonFiniteError, ShapeError
+from mmalign.files import whole_file
 from mmalign.media import Camera, Mesh, Scene3D, turntable
 
 V, H, W = 5, 6, 8
@@ -236,6 +237,13 @@ def test_what_is_no_mesh_is_refused() -> None:
         Mesh(mesh.vertices.clone().fill_(torch.nan), mesh.faces)
     with pytest.raises(ShapeError, match=r"faces: expected \[F, 3\], not empty"):
         Mesh(mesh.vertices, mesh.faces[:0])
+
+
+def test_a_caller_may_write_whole_files_of_its_own(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a.views.png") as unfinished:
+        SCENE.save(unfinished)
+    assert Scene3D.load(tmp_path / "a.views.png").cameras == SCENE.cameras
+    assert [path.name for path in tmp_path.iterdir()] == ["a.views.png"]
 
 
 def test_a_scene_is_saved_as_what_it_has(tmp_path: Path) -> None:

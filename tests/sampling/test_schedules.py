@@ -65,6 +65,12 @@ def test_the_logit_of_a_logit_normal_is_normal(mean: float, std: float) -> None:
     assert abs(logit.std().item() - std) < 5 * std / math.sqrt(2 * 20_000)
 
 
+def test_a_logit_normal_is_the_formula_on_the_generators_own_numbers() -> None:
+    z = torch.randn(7, generator=seeded())
+    assert_close(logit_normal(7, 1.5, 0.5, generator=seeded()), torch.sigmoid(1.5 + 0.5 * z))
+    assert_close(logit_normal(7, generator=seeded()), torch.sigmoid(z))
+
+
 def test_a_positive_mean_favours_noise() -> None:
     assert logit_normal(1000, 2.0, 1.0, generator=seeded()).mean() > 0.8
 

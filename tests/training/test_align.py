@@ -24,7 +24,7 @@ SMALL = Recipe(
     heldout_prompts="embedded/shapes-heldout",
     method=FlowDPOConfig(own=OwnPairs(prompts=4, group_size=2)),
     train=TrainConfig(steps=4, batch_size=3, micro_batch_size=2, checkpoint_every=2, learning_rate=1e-3),
-    sampling=SamplingConfig(steps=2, guidance=2.0, max_sequence_length=24, batch_size=4),
+    sampling=SamplingConfig(steps=2, guidance=2.0, max_sequence_length=1, batch_size=4),
     evaluation=EvaluationConfig(n=8, every=2, glance=2),
 )
 

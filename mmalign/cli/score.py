@@ -168,7 +168,7 @@ def run(command: ScoreCommand) -> int:
                 rows = [row.record(list(row.aspects)) for row in batch]
                 partial.append(rows)
                 tally.add(rows)
-            _write(command, partial, tally.aspects)
+            _write(command, partial, list(tally.aspects))
     tally.report(console, files=len(files), rate=progress.rate)
     return 1 if tally.failed else 0
 

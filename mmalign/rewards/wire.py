@@ -157,10 +157,10 @@ def decode_media(entry: Any, *, name: str, root: Path | None = None) -> Media:
         suffix = ".views.png"
     media = media_from_bytes(_bytes(entry["data"], name), name=name, suffix=suffix, modality=modality)
     if isinstance(media, Speech):
-        words = {
-            key: _text(entry[key], key, name) for key in ("transcript", "voice") if entry.get(key) is not None
-        }
-        media = replace(media, **words)
+        transcript, voice = (
+            None if entry.get(key) is None else _text(entry[key], key, name) for key in ("transcript", "voice")
+        )
+        media = replace(media, transcript=transcript, voice=voice)
     return media
 
 
@@ -209,7 +209,7 @@ def _modality(entry: Mapping[str, Any], name: str) -> Modality | None:
     modality = entry.get("modality")
     if modality is not None and modality not in MEDIA:
         raise DataError(f"modality {short(modality)} is not known; known: {', '.join(MEDIA)}", file=name)
-    return modality  # type: ignore[no-any-return]
+    return modality
 
 
 def _text(value: Any, what: str, name: str) -> str:

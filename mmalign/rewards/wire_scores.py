@@ -64,19 +64,23 @@ def decode_scores(entries: Any, *, count: int) -> Score:
             said = f"no score: {short(entry.get('score'))}"
         status.append(said if isinstance(said, str) and said else "no status")
         values.append(value if status[-1] == OK else math.nan)
-    parts = [entry.get("aspects") if isinstance(entry.get("aspects"), dict) else {} for entry in fine]
-    names = list(dict.fromkeys(str(name) for aspects in parts for name in aspects or ()))
+    parts = [_named(entry.get("aspects")) for entry in fine]
+    names = list(dict.fromkeys(name for aspects in parts for name in aspects))
     stds = [_finite(entry.get("std")) for entry in fine]
     texts, tokens = [entry.get("text") for entry in fine], [entry.get("tokens") for entry in fine]
     return Score(
         torch.tensor(values, dtype=torch.float64).float(),
         status,
         std=torch.tensor(stds) if any(not math.isnan(std) for std in stds) else None,
-        aspects={name: torch.tensor([_finite((a or {}).get(name)) for a in parts]) for name in names},
+        aspects={name: torch.tensor([_finite(aspects.get(name)) for aspects in parts]) for name in names},
         text=[text if isinstance(text, str) else "" for text in texts] if any(texts) else None,
         tokens=[_tokens(entry) for entry in tokens] if any(tokens) else None,
         regions=_regions([entry.get("regions") for entry in fine]),
     )
+
+
+def _named(aspects: Any) -> dict[str, Any]:
+    return {str(name): value for name, value in aspects.items()} if isinstance(aspects, dict) else {}
 
 
 def _finite(value: Any) -> float:

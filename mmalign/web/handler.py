@@ -71,8 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         """Give up on callers that say nothing."""
-        self.timeout = self.served.limits.idle_s
         super().setup()
+        self.connection.settimeout(self.served.limits.idle_s)
 
     def do_GET(self) -> None:
         """Health and card."""

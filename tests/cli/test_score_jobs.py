@@ -267,13 +267,12 @@ def test_a_dataset_names_files_only_inside_its_folder(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(manifest.parent / "00.png")
-    column = datasets.Features({"prompt": datasets.Value("string"), "image": datasets.Image(decode=False)})
-    rows = {"prompt": ["x", "y"], "image": [{"bytes": None, "path": path}, None]}
-    datasets.Dataset.from_dict(rows, features=column).save_to_disk(tmp_path / "linked")
+    rows = {"prompt": ["x", "y"], "media": [path, None]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "linked")
     arguments = [str(tmp_path / "linked"), "--reward", "placebo", "--format", "jsonl"]
     assert score.main(arguments) == 1
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert "row 1, column 'image'" in first["status"]
+    assert "row 1, column 'media'" in first["status"]
     assert "lies outside" in first["status"]
     assert "no file is named" in second["status"]
     assert score.main([*arguments, "--root", str(manifest.parent)]) == 1

@@ -158,7 +158,8 @@ def decode_media(entry: Any, *, name: str, root: Path | None = None) -> Media:
     media = media_from_bytes(_bytes(entry["data"], name), name=name, suffix=suffix, modality=modality)
     if isinstance(media, Speech):
         transcript, voice = (
-            None if entry.get(key) is None else _text(entry[key], key, name) for key in ("transcript", "voice")
+            None if entry.get(key) is None else _text(entry[key], key, name)
+            for key in ("transcript", "voice")
         )
         media = replace(media, transcript=transcript, voice=voice)
     return media

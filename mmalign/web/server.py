@@ -65,13 +65,13 @@ class RewardServer(ThreadingHTTPServer):
         self.places = threading.BoundedSemaphore(self.limits.requests)
         if ":" in host:
             self.address_family = socket.AF_INET6
+        self.batcher = Batcher(reward, batch_size=batch_size, wait_s=wait_s)
         try:
             super().__init__((host, port), Handler)
         except OSError as error:
             raise ConfigError(
                 f"nothing can listen at {host}, port {port} ({error.strerror or error})"
             ) from None
-        self.batcher = Batcher(reward, batch_size=batch_size, wait_s=wait_s)
 
     def server_bind(self) -> None:
         """Without the look-up of this machine's name that ``http.server`` does, which may wait for a network."""

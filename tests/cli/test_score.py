@@ -190,7 +190,11 @@ def test_what_failed_before_stays_as_it_was(
         ("{folder}/000.png --reward shapes-truth", DataError, "000.png: has no prompts; add --prompt TEXT"),
         ("{folder}/good.jsonl --reward placebo --prompt x", DataError, "has prompts of its own"),
         ("{folder}/000.png", ConfigError, "no reward: add --reward NAME"),
-        ("--reward placebo", ConfigError, "nothing to score: name media files, folders, manifests or datasets"),
+        (
+            "--reward placebo",
+            ConfigError,
+            "nothing to score: name media files, folders, manifests or datasets",
+        ),
         ("{folder}/000.png --reward placebo:much", ConfigError, "expected NAME or NAME:WEIGHT"),
         ("{folder}/000.png --reward placebo --reward placebo", ConfigError, "a reward is named twice"),
         (

@@ -66,8 +66,6 @@ def odd_server(
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST
-
         def log_message(self, *_: Any) -> None: ...
 
     class Quiet(ThreadingHTTPServer):

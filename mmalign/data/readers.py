@@ -20,6 +20,8 @@ from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import MEDIA, MEDIA_SUFFIXES, Modality, SampleFile
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+PARQUET_ROWS = 1_000
+"""Read at a time; a row may hold whole pictures."""
 Record = Mapping[str, Any]
 
 
@@ -153,7 +155,7 @@ def _parquet(path: Path) -> Iterator[Record]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
                 yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"not a readable parquet file ({error})", file=path) from None

@@ -58,7 +58,17 @@ class RewardCard:
         folder = self.weights_folder()
         if self.weights is not None and (folder is None or not folder.is_dir()):
             return "needs weights"
-        return "ready"
+        states = (find_card(name).readiness() for name in self.made_of)
+        return next((state for state in states if state != "ready"), "ready")
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The rewards that this one lifts, keeps or combines, as its options name them."""
+        of = self.options.get("of", ())
+        named = [of] if isinstance(of, str) else list(of)
+        for key in ("gates", "constraints"):
+            named += self.options.get(key, {})
+        return tuple(name for name in named if not is_address(name))
 
 
 # The module whose presence shows that an extra is installed.
@@ -103,16 +113,19 @@ def cards() -> dict[str, RewardCard]:
 
 
 def find_card(name: str) -> RewardCard:
-    """The card of a reward; that of an address is asked for there.
+    """The card of a reward; that of an address is asked for there, and a path that ends in .yaml is a card itself.
 
     Raises:
         UnknownNameError: no card has this name.
+        DataError: the file is no card.
         ConfigError: nothing answers at the address, or it is no reward.
     """
     if is_address(name):
         from mmalign.rewards.remote import fetch_card
 
         return fetch_card(name)
+    if name.endswith(".yaml") and Path(name).is_file():
+        return read_card(Path(name), name=Path(name).stem)
     if name not in cards():
         raise UnknownNameError("reward", name, cards())
     return cards()[name]

@@ -112,6 +112,8 @@ class ImageLift:
             raise ConfigError(
                 f"reward '{card.name}': '{reward.card.name}' takes no pictures, so it cannot be lifted"
             )
+        if getattr(reward, "whole_groups", False):
+            raise ConfigError(f"reward '{card.name}': lift '{reward.card.name}' first, and compare then")
         self.card, self.reward, self.options = card, reward, options or LiftOptions()
 
     def prepare(self, sample: Sample) -> Sample:

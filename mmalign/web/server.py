@@ -37,7 +37,8 @@ class RewardServer(ThreadingHTTPServer):
         wait_s: how long a batch waits for further callers.
 
     Raises:
-        ConfigError: the token is short, or nothing can listen at this address.
+        ConfigError: the token is short, nothing can listen at this address, or the reward compares the samples of a
+            prompt with each other, which requests may part.
     """
 
     daemon_threads = True
@@ -59,6 +60,11 @@ class RewardServer(ThreadingHTTPServer):
         if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
             raise ConfigError(
                 f"the token: expected at least {SHORTEST_TOKEN} printable characters without spaces"
+            )
+        if getattr(reward, "whole_groups", False):
+            raise ConfigError(
+                f"reward '{reward.card.name}' compares samples of a prompt, and requests may part them; serve what it "
+                "is made of"
             )
         self.reward, self.token, self.root = reward, token, root
         self.limits = limits or Limits()

@@ -122,9 +122,14 @@ def score_batches(
         The rows of a batch of files: file by file, one per reward, then the weighted sum if asked for.
 
     Raises:
-        ConfigError: a reward compares the samples of a prompt with each other, which batches would take apart.
+        ConfigError: a reward compares the samples of a prompt with each other, which batches would take apart, or
+            judges pairs only.
     """
     for reward in rewards:
+        if not isinstance(reward, Reward):
+            raise ConfigError(
+                f"reward '{reward.card.name}' judges pairs and scores no single sample; see `mmalign reward evaluate`"
+            )
         if getattr(reward, "whole_groups", False):
             raise ConfigError(
                 f"reward '{reward.card.name}' compares all samples of a prompt with each other, and files are scored "

@@ -37,8 +37,8 @@ class RewardServer(ThreadingHTTPServer):
         wait_s: how long a batch waits for further callers.
 
     Raises:
-        ConfigError: the token is short, nothing can listen at this address, or the reward compares the samples of a
-            prompt with each other, which requests may part.
+        ConfigError: the token is short, nothing can listen at this address, or the reward judges pairs, or compares the
+            samples of a prompt with each other, which requests may part.
     """
 
     daemon_threads = True
@@ -61,6 +61,8 @@ class RewardServer(ThreadingHTTPServer):
             raise ConfigError(
                 f"the token: expected at least {SHORTEST_TOKEN} printable characters without spaces"
             )
+        if not isinstance(reward, Reward):
+            raise ConfigError(f"reward '{reward.card.name}' judges pairs, and samples are what is served")
         if getattr(reward, "whole_groups", False):
             raise ConfigError(
                 f"reward '{reward.card.name}' compares samples of a prompt, and requests may part them; serve what it "

@@ -150,6 +150,16 @@ def test_rewards_that_compare_are_never_given_parts_of_a_prompt() -> None:
         list(score_files([], [relative]))
     with pytest.raises(ConfigError, match="compares samples of a prompt"):
         RewardServer(relative, token="correct-horse-battery")
+
+    class Pairs:
+        card = CARD
+
+    for refuse in (
+        lambda: list(score_files([], [Pairs()])),  # type: ignore[list-item]
+        lambda: RewardServer(Pairs(), token="correct-horse-battery"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match="judges pairs"):
+            refuse()
     with pytest.raises(ConfigError, match="compares samples"):
         Cached(CARD, relative, folder=Path())
     assert WeightedSum([(relative, 1.0)], name="w").whole_groups

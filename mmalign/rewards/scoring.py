@@ -221,11 +221,14 @@ def _load_ahead(
         try:
             sample, fault = file.load(), OK
         except DataError as error:
-            sample, fault = Sample(file.prompt or ""), str(error)
+            sample, fault = Sample(file.prompt or ""), _one_line(error)
         except (
             Exception
         ) as error:  # memory, a disk that is gone: this file's misfortune, not that of the others
-            sample, fault = Sample(file.prompt or ""), f"cannot be read ({type(error).__name__}: {error})"
+            sample, fault = (
+                Sample(file.prompt or ""),
+                f"cannot be read ({type(error).__name__}: {_one_line(error)})",
+            )
         # The whole picture is let go here, so that a queue of large ones stays small.
         return [_prepared(sample, reward) for reward in rewards], fault
 
@@ -241,6 +244,11 @@ def _load_ahead(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, on one line even where a file's name has several."""
+    return " ".join(str(error).splitlines())
 
 
 def _prepared(sample: Sample, reward: Reward) -> Sample:

@@ -18,7 +18,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import soundfile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmalign.cli import score
@@ -193,6 +193,7 @@ slowly = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 @settings(max_examples=40, deadline=None, suppress_health_check=slowly)
 @given(drawn=rows)
+@example(drawn=["a\nb.png", None, "\n", "\r", "\u2028", "../outside.png"])
 def test_no_row_is_lost(tmp_path_factory: pytest.TempPathFactory, drawn: list[Any]) -> None:
     every_row_comes_out(tmp_path_factory.mktemp("fuzz"), drawn)
 

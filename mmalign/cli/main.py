@@ -8,11 +8,15 @@ from mmalign.errors import MmalignError, UnknownNameError
 
 COMMANDS = {
     "align": "run a recipe: align a generator with a reward or with preferences",
+    "data": "check a preference file, or convert one of another layout",
     "generate": "draw samples, with or without a LoRA or the guidance of rewards",
     "merge": "several LoRAs as one, in weight space",
+    "pairs": "preference pairs or rankings from scored samples",
     "recipes": "list recipes",
+    "reward": "judge a reward on preferences that people gave",
     "rewards": "list rewards, or show the card of one",
     "score": "score media with one or several rewards",
+    "serve": "a reward over HTTP",
 }
 """Each is ``main(arguments) -> exit status`` in ``mmalign.cli.<name>``."""
 

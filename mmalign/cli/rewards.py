@@ -1,7 +1,9 @@
 """``mmalign rewards``: what rewards there are, what they take, and what their numbers mean."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import tyro
 import yaml
@@ -53,7 +55,21 @@ def describe(card: RewardCard) -> str:
     """A card as YAML, without the fields that are empty, and whether it can be used here."""
     fields = {
         key: list(value) if isinstance(value, tuple) else value
-        for key, value in {**asdict(card), "state": card.readiness()}.items()
+        for key, value in {
+            **asdict(card),
+            "options": _public(card.options),
+            "state": card.readiness(),
+        }.items()
         if value not in (None, {}, ())
     }
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _public(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without what only their owner is to know: a token, or one in an address."""
+    shown = dict(options)
+    if not str(shown.get("token", "$")).startswith("$"):
+        shown["token"] = "(not shown)"
+    if "url" in shown:
+        shown["url"] = re.sub(r"://[^/@]*@", "://", str(shown["url"]))
+    return shown

@@ -1,7 +1,11 @@
 """``mmalign score``: score media with one or several rewards."""
 
+import hashlib
+import json
+import sys
+import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +20,10 @@ from mmalign.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mmalign.rewards.scoring import ScoredRow
+    from mmalign.data.partial import PartialRows
+    from mmalign.rewards.scoring import Explain, Loadable
 
 FORMATS: dict[str, TableFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "table"}
-FAILURES_SHOWN = 5
 Modality = Literal["image", "video", "scene3d", "audio", "speech"]
 """As in ``mmalign.media``, which ``--help`` does not wait for."""
 
@@ -28,47 +32,79 @@ Modality = Literal["image", "video", "scene3d", "audio", "speech"]
 class ScoreCommand:
     """Score media with one or several rewards; ``mmalign rewards`` lists them.
 
+    Rows go to a partial file beside --out while they are made, and memory does not grow with their number. Large jobs
+    split with --shard: `cat` of the shards' jsonl files, in order, is the file of a single run.
+
     Exit status: 0 all scored, 1 some rows failed (they are in the output, without a score), 2 wrong usage.
     """
 
     paths: Positional[tuple[Path, ...]]
     """Pictures, videos, sounds, meshes; folders (with metadata.jsonl: file_name, prompt; or plain); manifests (.jsonl,
-    .csv, .parquet: media, prompt)."""
+    .csv, .parquet: media, prompt); Hugging Face datasets (hf:owner/name, or a folder that save_to_disk wrote)."""
     reward: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:WEIGHT]")] = ()
-    """A reward, once or more. With a weight on any, each file gets one more row: the weighted sum of raw scores."""
+    """A reward, once or more: a name, or the address of `mmalign serve`. With a weight on any, each file gets one more
+    row: the weighted sum of raw scores."""
     prompt: str | None = None
     """The prompt of files that have none of their own."""
     modality: Modality | None = None
     """What the files are, if not what suffixes and manifests say; sounds are speech where only that is scored."""
     root: Path | None = None
     """Media in manifests may lie anywhere below this folder; by default, below the manifest's own."""
+    split: str | None = None
+    """Of a dataset that has several."""
+    media_column: str | None = None
+    """Of a dataset; by default the only one that holds media."""
+    prompt_column: str | None = None
+    """Of a dataset; by default prompt, caption or text."""
     out: Path | None = None
     """Write here, whole or not at all, instead of to standard output."""
     format: TableFormat | None = None
     """By default the suffix of --out, or a table."""
     batch_size: int = 32
     """Files per forward pass. Twice as many are held in memory: lower it for long videos."""
+    resume: bool = False
+    """Go on from OUT.partial, which a run that was stopped left behind; the rows are those of one run."""
+    shard: Annotated[str | None, arg(metavar="I/N")] = None
+    """Only the I-th of N parts, counted from 1."""
+    explain: Path | None = None
+    """Write what rewards say beside their numbers into this folder: regions as pictures, tokens as coloured words,
+    reasons as text."""
 
     def __post_init__(self) -> None:
         if not self.paths:
-            raise ConfigError("nothing to score: name media files, folders or manifests")
+            raise ConfigError("nothing to score: name media files, folders, manifests or datasets")
         if not self.reward:
             raise ConfigError("no reward: add --reward NAME; `mmalign rewards` lists them")
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size = {self.batch_size}, but a batch holds at least 1")
         if self.format == "parquet" and self.out is None:
             raise ConfigError("parquet is no text: add --out FILE")
+        if self.resume and self.out is None:
+            raise ConfigError("--resume goes on with a file: add --out FILE")
         if self.out is not None and self.format is None and self.out.suffix.lower() not in FORMATS:
             raise ConfigError(
                 f"--out {self.out}: no format has this suffix; use {', '.join(FORMATS)}, or add --format"
             )
         if self.out is not None and self.out.is_dir():
             raise ConfigError(f"--out {self.out} is a folder; name a file")
+        _ = self.shard_of
 
     @property
     def written_format(self) -> TableFormat:
         """The format given, or that of the suffix of ``out``."""
         return self.format or ("table" if self.out is None else FORMATS[self.out.suffix.lower()])
+
+    @property
+    def shard_of(self) -> tuple[int, int]:
+        """Which of how many shards: (1, 1) for all.
+
+        Raises:
+            ConfigError: ``shard`` is not I/N with 1 <= I <= N.
+        """
+        number, _, count = (self.shard or "1/1").partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise ConfigError(f"--shard {self.shard}: expected I/N with I from 1 to N, such as 1/4")
+        return int(number), int(count)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -85,40 +121,56 @@ def run(command: ScoreCommand) -> int:
     import torch
     from rich.console import Console
 
+    from mmalign.cli.tally import Progress, Tally
+    from mmalign.data.hub import DatasetOptions
     from mmalign.data.readers import read_sample_files
-    from mmalign.rewards.cards import find_card, load_reward, parse_weighted
-    from mmalign.rewards.scoring import score_files
+    from mmalign.rewards.cards import find_card, has_weight, load_reward, parse_weighted
+    from mmalign.rewards.scoring import score_batches, shard_range
 
     console = Console(stderr=True, soft_wrap=True)
     named = [parse_weighted(text) for text in command.reward]
     names = [name for name, _ in named]
     if len(set(names)) < len(names):
         raise ConfigError(f"a reward is named twice: {', '.join(names)}")
-    needs_prompt = any("prompt" in find_card(name).needs for name in names)
+    cards = [find_card(name) for name in names]
     with _warnings_on(console):
-        files = read_sample_files(
+        everything = read_sample_files(
             command.paths,
             prompt=command.prompt,
-            needs_prompt=needs_prompt,
-            modality=command.modality or _only_speech([find_card(name).modalities for name in names]),
+            needs_prompt=any("prompt" in card.needs for card in cards),
+            modality=command.modality or _only_speech([card.modalities for card in cards]),
             root=command.root,
+            dataset=DatasetOptions(
+                split=command.split, media_column=command.media_column, prompt_column=command.prompt_column
+            ),
         )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        rewards = [load_reward(name, device=device) for name in names]
-        weights = [weight for _, weight in named] if any(":" in text for text in command.reward) else None
-        rows_per_file = len(rewards) + (weights is not None)
-        scored = score_files(files, rewards, weights=weights, batch_size=command.batch_size)
-        rows = list(_with_progress(scored, console, files=len(files), rows_per_file=rows_per_file))
-    _write(command, rows)
-    failed = [row for row in rows if row.score is None]
-    for row in failed[:FAILURES_SHOWN]:
-        console.print(f"no score for {row.id} by {row.reward}: {row.status}", style="yellow", markup=False)
-    if len(failed) > FAILURES_SHOWN:
-        console.print(f"and {len(failed) - FAILURES_SHOWN} more; the column status says why")
-    console.print(
-        f"{len(files)} samples, {len(rows)} rows: {len(rows) - len(failed)} scored, {len(failed)} failed"
-    )
-    return 1 if failed else 0
+        part = shard_range(len(everything), *command.shard_of, batch_size=command.batch_size)
+        files = everything[part.start : part.stop]
+        weights = [weight for _, weight in named] if any(map(has_weight, command.reward)) else None
+        rows_per_file = len(names) + (weights is not None)
+        with _partial(command, files, rows_per_file, console) as partial:
+            tally = Tally()
+            tally.add(partial)
+            done = partial.count // rows_per_file
+            if done:
+                console.print(f"going on after {done} of {len(files)} files")
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            rewards = [load_reward(name, device=device) for name in names] if done < len(files) else []
+            batches = score_batches(
+                files[done:],
+                rewards,
+                weights=weights,
+                batch_size=command.batch_size,
+                explain=_explainer(command, first=part.start + done),
+            )
+            progress = Progress(console, files=len(files), done=done, rows_per_file=rows_per_file)
+            for batch in progress.watch(batches):
+                rows = [row.record(list(row.aspects)) for row in batch]
+                partial.append(rows)
+                tally.add(rows)
+            _write(command, partial, list(tally.aspects))
+    tally.report(console, files=len(files), rate=progress.rate)
+    return 1 if tally.failed else 0
 
 
 def _only_speech(taken: Sequence[Sequence[str]]) -> Literal["speech"] | None:
@@ -126,43 +178,72 @@ def _only_speech(taken: Sequence[Sequence[str]]) -> Literal["speech"] | None:
     return "speech" if all("speech" in names and "audio" not in names for names in taken) else None
 
 
-def _write(command: ScoreCommand, rows: Sequence["ScoredRow"]) -> None:
-    """To standard output, or to a temporary name that becomes the file at the end."""
-    from mmalign.data.writers import format_rows, write_parquet
-    from mmalign.files import whole_file
-    from mmalign.rewards.scoring import TEXT_COLUMNS, records
+@contextmanager
+def _partial(
+    command: ScoreCommand, files: Sequence["Loadable"], rows_per_file: int, console: "Console"
+) -> Iterator["PartialRows"]:
+    """The rows so far: beside the output and kept if something goes wrong, or in a temporary folder."""
+    from mmalign import __version__
+    from mmalign.data.partial import PartialRows
 
-    table, form = records(rows), command.written_format
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(json.dumps([file.id, str(file.path), file.prompt]).encode())
+    meant_for = {
+        "files": f"{len(files)}, {digest.hexdigest()[:16]}",
+        "rewards": list(command.reward),
+        "batch_size": command.batch_size,
+        "modality": command.modality,
+        "version": __version__,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        out = command.out
+        path = Path(folder) / "rows" if out is None else out.with_name(f"{out.name}.partial")
+        with PartialRows(
+            path,
+            meant_for=meant_for,
+            batch_rows=command.batch_size * rows_per_file,
+            total_rows=len(files) * rows_per_file,
+            resume=command.resume,
+        ) as rows:
+            try:
+                yield rows
+            except BaseException:
+                if out is not None and rows.count:
+                    console.print(
+                        f"{rows.count // rows_per_file} files are kept in {path}; --resume goes on after them"
+                    )
+                raise
+
+
+def _write(command: ScoreCommand, partial: "PartialRows", aspects: Sequence[str]) -> None:
+    """To standard output, or to a temporary name that becomes the file at the end."""
+    from mmalign.data.writers import stream_rows
+    from mmalign.files import whole_file
+    from mmalign.rewards.scoring import COLUMNS, TEXT_COLUMNS
+
+    columns, form = [*COLUMNS, *aspects], command.written_format
     if command.out is None:
-        print(format_rows(table, form), end="")
+        stream_rows(lambda: partial, sys.stdout, form, columns=columns, text=TEXT_COLUMNS)
         return
     with whole_file(command.out) as unfinished:
-        if form == "parquet":
-            write_parquet(table, unfinished, text=TEXT_COLUMNS)
-        else:
-            unfinished.write_text(format_rows(table, form), encoding="utf-8")
+        stream_rows(lambda: partial, unfinished, form, columns=columns, text=TEXT_COLUMNS)
+    partial.remove()
 
 
-def _with_progress(
-    rows: Iterable["ScoredRow"], console: "Console", *, files: int, rows_per_file: int
-) -> Iterator["ScoredRow"]:
-    """The same rows, with a bar on a terminal that counts files and says how many a second."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _explainer(command: ScoreCommand, *, first: int) -> "Explain | None":
+    """Writes what rewards say beside their numbers, where that was asked for."""
+    if command.explain is None:
+        return None
+    from mmalign.evaluation.explanations import explain
+    from mmalign.rewards.base import Score
 
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=files, rate="")
-        for done, row in enumerate(rows, start=1):
-            if done % rows_per_file == 0:
-                speed = progress.tasks[task].speed
-                progress.update(task, advance=1, rate=f"{speed:.0f} files/s" if speed else "")
-            yield row
+    folder = command.explain
+
+    def write(number: int, file: "Loadable", reward: str, score: Score, i: int) -> None:
+        explain(folder, f"{first + number:06}-{file.id}-{reward}", file.load, score, i)
+
+    return write
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Single cells of a user's table: texts, numbers and media, each refused with its file, row and column."""
 
+import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from mmalign.data.readers import Record
 from mmalign.errors import DataError
@@ -17,6 +19,35 @@ def text_of(row: Record, column: str, path: Path, number: int) -> str:
     value = row.get(column)
     if not isinstance(value, str) or not value:
         raise DataError(f"expected a text, got {value!r}", file=path, row=number, column=column)
+    return value
+
+
+def optional_text_of(row: Record, column: str, path: Path, number: int) -> str | None:
+    """A text, or None where the cell is empty.
+
+    Raises:
+        DataError: something else.
+    """
+    value = row.get(column)
+    return None if value is None or value == "" else text_of(row, column, path, number)
+
+
+def list_of(row: Record, column: str, path: Path, number: int) -> list[Any]:
+    """A list that is not empty; csv holds it as JSON.
+
+    Raises:
+        DataError: something else.
+    """
+    value = row.get(column)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise DataError(
+                f"expected a list as JSON, got {value[:40]!r}", file=path, row=number, column=column
+            ) from None
+    if not isinstance(value, list) or not value:
+        raise DataError(f"expected a list, got {value!r}", file=path, row=number, column=column)
     return value
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmalign.data.cells import medium_of, number_of, relative_to, text_of
+from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, text_of
 from mmalign.data.readers import Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
@@ -22,18 +22,31 @@ class Pair:
         chosen: file of the better one.
         rejected: file of the other.
         margin: how much better, in the scorer's unit.
+        strength: how sure the annotator was, in [0, 1].
+        annotator: who said so.
+        source: which data or reward it comes from.
+        aspect: what was compared; None for the whole.
     """
 
     prompt: str
     chosen: Path
     rejected: Path
     margin: float | None = None
+    strength: float | None = None
+    annotator: str | None = None
+    source: str | None = None
+    aspect: str | None = None
+
+
+TEXTS = ("prompt", "chosen", "rejected", "annotator", "source", "aspect")
+OPTIONAL = ("strength", "annotator", "source", "aspect")
+"""Columns that are only written where some pair has them."""
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs of a jsonl, csv or parquet file with the columns ``prompt, chosen, rejected`` (and ``margin``).
+    """The pairs of a jsonl, csv or parquet file with the columns ``prompt, chosen, rejected``.
 
-    Media are paths relative to the file.
+    ``margin, strength, annotator, source`` and ``aspect`` may stand beside them. Media are paths relative to the file.
 
     Raises:
         DataError: no rows, a missing column or value, or a medium that does not exist, with row and column.
@@ -41,28 +54,42 @@ def read_pairs(path: Path) -> list[Pair]:
     rows = list(read_records(path))
     if not rows:
         raise DataError("no pairs in it", file=path)
-    return [_pair(row, path, number) for number, row in enumerate(rows, 1)]
+    return [pair_of(row, path, number) for number, row in enumerate(rows, 1)]
 
 
-def _pair(row: Record, path: Path, number: int) -> Pair:
+def pair_of(row: Record, path: Path, number: int) -> Pair:
+    """One row of a table of pairs.
+
+    Raises:
+        DataError: a missing value, or a medium that does not exist, with row and column.
+    """
     prompt = text_of(row, "prompt", path, number)
     chosen, rejected = (medium_of(row, column, path, number) for column in ("chosen", "rejected"))
-    return Pair(prompt, chosen, rejected, number_of(row, "margin", path, number))
+    return Pair(
+        prompt,
+        chosen,
+        rejected,
+        number_of(row, "margin", path, number),
+        number_of(row, "strength", path, number),
+        *(optional_text_of(row, column, path, number) for column in ("annotator", "source", "aspect")),
+    )
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write a parquet file of pairs, whole or not at all, with media paths relative to it."""
+    more = [name for name in OPTIONAL if any(getattr(p, name) is not None for p in pairs)]
     rows = [
         {
             "prompt": p.prompt,
             "chosen": relative_to(path, p.chosen),
             "rejected": relative_to(path, p.rejected),
             "margin": p.margin,
+            **{name: getattr(p, name) for name in more},
         }
         for p in pairs
     ]
     with whole_file(path) as unfinished:
-        write_parquet(rows, unfinished, text=("prompt", "chosen", "rejected"))
+        write_parquet(rows, unfinished, text=TEXTS)
 
 
 def best_against_worst(scores: Tensor, *, pairs_per_group: int = 1) -> list[tuple[int, int, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mmalign.data.cells import medium_of, number_of, relative_to, text_of
-from mmalign.data.readers import read_records
+from mmalign.data.readers import Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
 from mmalign.files import whole_file
@@ -52,14 +52,20 @@ def read_demonstrations(path: Path) -> list[Rating]:
     rows = list(read_records(path))
     if not rows:
         raise DataError("no samples in it", file=path)
-    return [
-        Rating(
-            text_of(row, "prompt", path, number),
-            medium_of(row, "sample", path, number),
-            number_of(row, "score", path, number),
-        )
-        for number, row in enumerate(rows, 1)
-    ]
+    return [rating_of(row, path, number) for number, row in enumerate(rows, 1)]
+
+
+def rating_of(row: Record, path: Path, number: int) -> Rating:
+    """One row of a table of samples.
+
+    Raises:
+        DataError: a missing value, or a medium that does not exist, with row and column.
+    """
+    return Rating(
+        text_of(row, "prompt", path, number),
+        medium_of(row, "sample", path, number),
+        number_of(row, "score", path, number),
+    )
 
 
 def write_ratings(path: Path, ratings: Sequence[Rating]) -> None:

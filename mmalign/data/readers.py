@@ -15,10 +15,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.errors import DataError, UnknownNameError
+from mmalign.data.hub import DatasetOptions, DatasetSample, is_dataset, read_dataset
+from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import MEDIA, MEDIA_SUFFIXES, Modality, SampleFile
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+PARQUET_ROWS = 1_000
+"""Read at a time; a row may hold whole pictures."""
 Record = Mapping[str, Any]
 
 
@@ -29,18 +32,21 @@ def read_sample_files(
     needs_prompt: bool = True,
     modality: Modality | None = None,
     root: Path | None = None,
-) -> list[SampleFile]:
-    """List the samples of media files, folders and manifests, in order, without opening a medium.
+    dataset: DatasetOptions | None = None,
+) -> list[SampleFile | DatasetSample]:
+    """List the samples of media files, folders, manifests and datasets, in order, without opening a medium.
 
     Args:
         paths: media files; folders, with ``metadata.jsonl`` (``file_name``, ``prompt``) or plain, then every media file
-            below them by name; manifests with ``media`` (relative to the manifest) and ``prompt``. A table may also
-            have an ``id``, elsewhere the running number, and a ``modality``.
+            below them by name; manifests with ``media`` (relative to the manifest) and ``prompt``; datasets, as
+            ``hf:owner/name`` or a folder that ``save_to_disk`` wrote. A table may also have an ``id``, elsewhere the
+            running number, and a ``modality``.
         prompt: the prompt of media that come without their own.
         needs_prompt: whether a source without prompts is a mistake.
         modality: what the files are where no table says so; None for what their suffixes say.
         root: the folder in which the media of tables and folders have to lie, links followed; by default, a table's
             own. One that lies elsewhere keeps its row, fails when it is loaded, and is not opened.
+        dataset: which split and columns of datasets are meant.
 
     Returns:
         One entry per file or row. A row whose cell is empty is kept, without its path or its prompt.
@@ -48,16 +54,23 @@ def read_sample_files(
     Raises:
         DataError: a path does not exist or holds nothing to score, a table cannot be read, or a prompt is missing or
             given twice.
+        ConfigError: a dataset's split or column has to be named, or was named and there is no dataset.
     """
+    dataset = dataset or DatasetOptions()
+    if dataset != DatasetOptions() and not any(map(is_dataset, paths)):
+        raise ConfigError("--split, --media-column and --prompt-column are for datasets, and none is named")
     if root is not None and not root.is_dir():
         raise DataError("the root of media is no folder", file=root)
-    files: list[SampleFile] = []
+    files: list[SampleFile | DatasetSample] = []
     for path in paths:
-        if not path.exists():
+        found: Sequence[SampleFile | DatasetSample]
+        if is_dataset(path):
+            found = read_dataset(path, root=root, options=dataset)
+        elif not path.exists():
             raise DataError(f"no such file or folder{_near(path)}", file=path)
-        if path.is_dir() and (path / "metadata.jsonl").exists():
-            found = _listed(path / "metadata.jsonl", media="file_name", root=root)
-            _warn_of_unlisted(path, found)
+        elif path.is_dir() and (path / "metadata.jsonl").exists():
+            found = listed = _listed(path / "metadata.jsonl", media="file_name", root=root)
+            _warn_of_unlisted(path, listed)
         elif path.is_dir():
             found = [SampleFile("", medium, None, str(medium), root=root) for medium in _media(path)]
         elif path.suffix.lower() in TABLE_SUFFIXES:
@@ -68,7 +81,8 @@ def read_sample_files(
             known = ", ".join((*MEDIA_SUFFIXES, *TABLE_SUFFIXES))
             raise DataError(f"not a kind of file that can be scored; known: {known}", file=path)
         if not found:
-            raise DataError("no media in this folder" if path.is_dir() else "no rows in this file", file=path)
+            nothing = "no rows in it" if is_dataset(path) else "no media in this folder"
+            raise DataError(nothing if path.is_dir() else "no rows in this file", file=path)
         has_prompts = any(file.prompt is not None for file in found)
         if has_prompts and prompt is not None:
             raise DataError("has prompts of its own; leave --prompt out, or score it apart", file=path)
@@ -141,7 +155,7 @@ def _parquet(path: Path) -> Iterator[Record]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
                 yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"not a readable parquet file ({error})", file=path) from None

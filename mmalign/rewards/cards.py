@@ -71,7 +71,19 @@ class RewardCard:
         if self.extra is not None and not _extra_installed(self.extra):
             return f"needs extra {self.extra}"
         parts = ("", *self.parts) if self.weights is not None else tuple(self.parts)
-        return "ready" if all(find(self, part) is not None for part in parts) else "needs weights"
+        if any(find(self, part) is None for part in parts):
+            return "needs weights"
+        states = (find_card(name).readiness() for name in self.made_of)
+        return next((state for state in states if state != "ready"), "ready")
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The rewards that this one lifts, keeps or combines, as its options name them."""
+        of = self.options.get("of", ())
+        named = [of] if isinstance(of, str) else list(of)
+        for key in ("gates", "constraints"):
+            named += self.options.get(key, {})
+        return tuple(name for name in named if not is_address(name))
 
 
 # The module whose presence shows that an extra is installed.
@@ -131,11 +143,19 @@ def cards() -> dict[str, RewardCard]:
 
 
 def find_card(name: str) -> RewardCard:
-    """The card of a reward.
+    """The card of a reward; that of an address is asked for there, and a path that ends in .yaml is a card itself.
 
     Raises:
         UnknownNameError: no card has this name.
+        DataError: the file is no card.
+        ConfigError: nothing answers at the address, or it is no reward.
     """
+    if is_address(name):
+        from mmalign.rewards.remote import fetch_card
+
+        return fetch_card(name)
+    if name.endswith(".yaml") and Path(name).is_file():
+        return read_card(Path(name), name=Path(name).stem)
     if name not in cards():
         raise UnknownNameError("reward", name, cards())
     return cards()[name]
@@ -143,6 +163,8 @@ def find_card(name: str) -> RewardCard:
 
 def load_reward(name: str, *, device: str = "cpu", weights: Path | str | None = None) -> "Reward":
     """Load a reward once; its weights stay in memory with the object, on ``device``.
+
+    An address such as ``http://127.0.0.1:8000`` is a reward that ``mmalign serve`` runs there.
 
     >>> load_reward("placebo").card.unit
     'standard normal number, a hash of the content'
@@ -154,7 +176,8 @@ def load_reward(name: str, *, device: str = "cpu", weights: Path | str | None = 
 
     Raises:
         UnknownNameError: no card has this name.
-        ConfigError: its weights or its extra are not on this machine, or it has no weights and some were given.
+        ConfigError: its weights or its extra are not on this machine, it has no weights and some were given, or nothing
+            answers at its address.
     """
     card = find_card(name)
     if weights is not None:
@@ -181,19 +204,51 @@ def load_card(card: RewardCard, *, device: str = "cpu") -> "Reward":
 
 
 def parse_weighted(text: str) -> tuple[str, float]:
-    """Split ``name`` or ``name:weight``.
+    """Split ``name`` or ``name:weight``; the weight of an address follows a slash, as its port takes the first colon.
 
     >>> parse_weighted("embedded/shapes-clip:0.5")
     ('embedded/shapes-clip', 0.5)
+    >>> parse_weighted("http://127.0.0.1:8000"), parse_weighted("http://127.0.0.1:8000/:2")
+    (('http://127.0.0.1:8000', 1.0), ('http://127.0.0.1:8000', 2.0))
 
     Raises:
         ConfigError: the weight is not a finite number.
     """
-    name, separator, weight = text.partition(":")
+    name, weight = _split(text)
     try:
-        number = float(weight) if separator else 1.0
+        number = 1.0 if weight is None else float(weight)
     except ValueError:
         number = float("nan")
     if number != number or abs(number) == float("inf"):
         raise ConfigError(f"reward '{text}': expected NAME or NAME:WEIGHT with a number, got '{weight}'")
     return name, number
+
+
+def has_weight(text: str) -> bool:
+    """Whether ``parse_weighted`` reads a weight in it.
+
+    >>> has_weight("placebo"), has_weight("placebo:1")
+    (False, True)
+    """
+    return _split(text)[1] is not None
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """Name, and what stands in the place of a weight."""
+    start = 0
+    if is_address(text):
+        start = text.find("/", text.index("://") + 3)
+        if start < 0:
+            return text, None
+    name, colon, weight = text[start:].partition(":")
+    whole = (text[:start] + name).rstrip("/") if is_address(text) else name
+    return whole, weight if colon else None
+
+
+def is_address(name: str) -> bool:
+    """Whether a reward is named by where it is served, and not by its card.
+
+    >>> is_address("http://127.0.0.1:8000"), is_address("embedded/shapes-clip")
+    (True, False)
+    """
+    return name.startswith(("http://", "https://"))

@@ -10,6 +10,8 @@ from torch import Tensor
 
 PROMPTS_KEPT = 65_536
 """Embedded prompts are kept up to this many, about 256 MB at 1,024 dimensions."""
+CPU_PROMPTS = 4
+"""Prompts in one forward pass of the text encoder on the CPU, where more are not much faster."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,19 @@ class PromptEmbeddings:
         for start in range(0, len(new), self.batch_size):
             part = new[start : start + self.batch_size]
             tokens = self.tokenize(part)
-            embedded = self.encode(tokens.ids.to(self.device), tokens.mask.to(self.device))
+            embedded = self._encode(tokens)
             self.kept.update(zip(part, torch.nn.functional.normalize(embedded, dim=-1), strict=True))
         return torch.stack([self.kept[prompt] for prompt in prompts])
+
+    def _encode(self, tokens: Tokens) -> Tensor:
+        """Vectors [B, D] of tokens, none of which depends on how many the others are.
+
+        On the CPU a product of few rows adds up in another order than one of many. With always as many rows, a prompt
+        does not depend on which others are new, and a file that was resumed equals one that was not, bit for bit.
+        """
+        if self.device != "cpu":
+            return self.encode(tokens.ids.to(self.device), tokens.mask.to(self.device))
+        count = len(tokens.ids)
+        rows = torch.arange(-(-count // CPU_PROMPTS) * CPU_PROMPTS).clamp(max=count - 1)
+        parts = [self.encode(tokens.ids[some], tokens.mask[some]) for some in rows.split(CPU_PROMPTS)]
+        return torch.cat(parts)[:count]

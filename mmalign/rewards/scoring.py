@@ -3,19 +3,50 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
-from mmalign.errors import DataError
-from mmalign.media import Sample, SampleFile
+from mmalign.errors import ConfigError, DataError, ShapeError
+from mmalign.media import Sample
 from mmalign.rewards.base import OK, PreparingReward, Reward, Score
+from mmalign.rewards.rows import join_scores, without_score
 
 TEXT_COLUMNS = ("id", "media", "prompt", "reward", "status")
+COLUMNS = ("id", "media", "prompt", "reward", "score", "std", "status")
+"""Of score files; the aspects of all rewards follow."""
+
+
+class Loadable(Protocol):
+    """A sample whose medium is not read yet, such as ``SampleFile``."""
+
+    @property
+    def id(self) -> str:
+        """What the row is called."""
+        ...
+
+    @property
+    def path(self) -> Path | None:
+        """Where the medium lies; None where nothing is named."""
+        ...
+
+    @property
+    def prompt(self) -> str | None:
+        """What it was made for."""
+        ...
+
+    def load(self) -> Sample:
+        """Read the medium, or raise a ``DataError``."""
+        ...
+
+
+Explain: TypeAlias = Callable[[int, Loadable, str, Score, int], None]
+"""Told of each file: its number, itself, the name of a reward, the score of a batch and its place in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +83,32 @@ def records(rows: Sequence[ScoredRow]) -> list[dict[str, Any]]:
 
 
 def score_files(
-    files: Sequence[SampleFile],
+    files: Sequence[Loadable],
     rewards: Sequence[Reward],
     *,
     weights: Sequence[float] | None = None,
     batch_size: int = 32,
     threads: int | None = None,
 ) -> Iterator[ScoredRow]:
-    """Score every file with every reward.
+    """Score every file with every reward; :func:`score_batches`, row by row.
+
+    Yields:
+        File by file, one row per reward, then the weighted sum if asked for.
+    """
+    for batch in score_batches(files, rewards, weights=weights, batch_size=batch_size, threads=threads):
+        yield from batch
+
+
+def score_batches(
+    files: Sequence[Loadable],
+    rewards: Sequence[Reward],
+    *,
+    weights: Sequence[float] | None = None,
+    batch_size: int = 32,
+    threads: int | None = None,
+    explain: Explain | None = None,
+) -> Iterator[list[ScoredRow]]:
+    """Score every file with every reward, whatever happens to one of them.
 
     Args:
         files: in the order of the result.
@@ -67,24 +116,83 @@ def score_files(
         weights: one per reward; adds a row with the weighted sum of the raw scores, which fails where one of them does.
         batch_size: files per call of a reward.
         threads: that read files; by default one per core, at most 8.
+        explain: called with every file and reward, in order.
 
     Yields:
-        File by file, one row per reward, then the weighted sum if asked for.
+        The rows of a batch of files: file by file, one per reward, then the weighted sum if asked for.
+
+    Raises:
+        ConfigError: a reward compares the samples of a prompt with each other, which batches would take apart, or
+            judges pairs only.
     """
+    for reward in rewards:
+        if not isinstance(reward, Reward):
+            raise ConfigError(
+                f"reward '{reward.card.name}' judges pairs and scores no single sample; see `mmalign reward evaluate`"
+            )
+        if getattr(reward, "whole_groups", False):
+            raise ConfigError(
+                f"reward '{reward.card.name}' compares all samples of a prompt with each other, and files are scored "
+                "in batches that may part them; score with what it is made of"
+            )
     threads = threads or min(8, os.cpu_count() or 1)
     loaded = _load_ahead(files, rewards, ahead=2 * batch_size, threads=threads)
     for start in range(0, len(files), batch_size):
         batch = list(islice(loaded, batch_size))
-        scores = [reward.score([samples[i] for samples, _ in batch]) for i, reward in enumerate(rewards)]
+        scores = [
+            score_safely(reward, [samples[i] for samples, _ in batch]) for i, reward in enumerate(rewards)
+        ]
         columns = [_columns(score) for score in scores]
+        batch_rows = []
         for i, (file, (_, fault)) in enumerate(zip(files[start : start + batch_size], batch, strict=True)):
             rows = [
                 _row(file, reward.card.name, score, values, i, fault)
                 for reward, score, values in zip(rewards, scores, columns, strict=True)
             ]
-            yield from rows
-            if weights is not None:
-                yield weighted_sum(rows, weights)
+            batch_rows += rows if weights is None else [*rows, weighted_sum(rows, weights)]
+            if explain is not None and fault == OK:
+                for reward, score in zip(rewards, scores, strict=True):
+                    explain(start + i, file, reward.card.name, score, i)
+        yield batch_rows
+
+
+def score_safely(reward: Reward, samples: Sequence[Sample]) -> Score:
+    """A reward's score, also where it raises: then one sample at a time, and those it fails on get a status."""
+    try:
+        score = reward.score(samples)
+        if len(score.status) != len(samples):
+            raise ShapeError(f"value: expected [B] = [{len(samples)}], got [{len(score.status)}]")
+        return score
+    except Exception as error:  # whatever a model may raise; the other samples are not to be lost with one
+        if len(samples) > 1:
+            return join_scores([score_safely(reward, [sample]) for sample in samples])
+        said = " ".join(str(error).split())[:200]
+        return without_score([f"the reward failed ({type(error).__name__}: {said})"] * len(samples))
+
+
+def shard_range(count: int, shard: int, shards: int, *, batch_size: int) -> range:
+    """Which of ``count`` files belong to one of several shards: whole batches that follow each other.
+
+    A batch is thus made of the same files whether there are shards or not, so that its scores are equal to the last
+    bit, and the outputs of all shards in order are the output of one run.
+
+    Args:
+        count: of all files.
+        shard: 1 to ``shards``.
+        shards: how many there are.
+        batch_size: files per batch.
+
+    Raises:
+        ConfigError: ``shard`` is not 1 to ``shards``.
+
+    >>> [shard_range(70, shard, 3, batch_size=16) for shard in (1, 2, 3)]
+    [range(0, 16), range(16, 48), range(48, 70)]
+    """
+    if not 1 <= shard <= shards:
+        raise ConfigError(f"shard {shard} of {shards}: they count from 1, so expected 1 to {max(shards, 1)}")
+    batches = -(-count // batch_size)
+    first, last = batches * (shard - 1) // shards, batches * shard // shards
+    return range(min(first * batch_size, count), min(last * batch_size, count))
 
 
 def weighted_sum(rows: Sequence[ScoredRow], weights: Sequence[float]) -> ScoredRow:
@@ -105,18 +213,24 @@ def weighted_sum(rows: Sequence[ScoredRow], weights: Sequence[float]) -> ScoredR
 
 
 def _load_ahead(
-    files: Sequence[SampleFile], rewards: Sequence[Reward], *, ahead: int, threads: int
+    files: Sequence[Loadable], rewards: Sequence[Reward], *, ahead: int, threads: int
 ) -> Iterator[tuple[list[Sample], str]]:
     """Each file's sample as each reward wants it, in order, with "ok" or what is wrong with the file."""
-    prepare = [reward.prepare if isinstance(reward, PreparingReward) else None for reward in rewards]
 
-    def load(file: SampleFile) -> tuple[list[Sample], str]:
+    def load(file: Loadable) -> tuple[list[Sample], str]:
         try:
             sample, fault = file.load(), OK
         except DataError as error:
-            sample, fault = Sample(file.prompt or ""), str(error)
+            sample, fault = Sample(file.prompt or ""), _one_line(error)
+        except (
+            Exception
+        ) as error:  # memory, a disk that is gone: this file's misfortune, not that of the others
+            sample, fault = (
+                Sample(file.prompt or ""),
+                f"cannot be read ({type(error).__name__}: {_one_line(error)})",
+            )
         # The whole picture is let go here, so that a queue of large ones stays small.
-        return [step(sample) if step else sample for step in prepare], fault
+        return [_prepared(sample, reward) for reward in rewards], fault
 
     with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
         waiting: deque[Future[tuple[list[Sample], str]]] = deque()
@@ -132,6 +246,18 @@ def _load_ahead(
                 future.cancel()
 
 
+def _one_line(error: Exception) -> str:
+    """What an error says, on one line even where a file's name has several."""
+    return " ".join(str(error).splitlines())
+
+
+def _prepared(sample: Sample, reward: Reward) -> Sample:
+    try:
+        return reward.prepare(sample) if isinstance(reward, PreparingReward) else sample
+    except Exception:
+        return sample  # the reward meets it whole, and what it raises then becomes a status
+
+
 _Column = list[float | None]
 
 
@@ -144,7 +270,7 @@ def _columns(score: Score) -> tuple[_Column, _Column | None, dict[str, _Column]]
 
 
 def _row(
-    file: SampleFile,
+    file: Loadable,
     reward: str,
     score: Score,
     columns: tuple[_Column, _Column | None, dict[str, _Column]],
@@ -153,6 +279,8 @@ def _row(
 ) -> ScoredRow:
     values, std, aspects = columns
     status = score.status[i] if fault == OK else fault
+    if status == OK and values[i] is None:
+        status = "the score is not a finite number"
     ok = status == OK
     return ScoredRow(
         file.id,

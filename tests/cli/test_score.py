@@ -160,7 +160,7 @@ def test_a_prompt_that_was_cut_is_mentioned(pictures: Path, capsys: pytest.Captu
     arguments = ["--prompt", "red " * 99, "--reward", "embedded/shapes-clip", "--format", "jsonl"]
     assert score.main([str(pictures / "000.png"), *arguments]) == 0
     captured = capsys.readouterr()
-    assert "warning: embedded/shapes-clip reads 32 tokens and cut 1 longer prompts" in captured.err
+    assert "warning: embedded/shapes-clip reads 32 tokens and scores only the beginning" in captured.err
     assert json.loads(captured.out)["status"] == "ok"
 
 
@@ -190,7 +190,11 @@ def test_what_failed_before_stays_as_it_was(
         ("{folder}/000.png --reward shapes-truth", DataError, "000.png: has no prompts; add --prompt TEXT"),
         ("{folder}/good.jsonl --reward placebo --prompt x", DataError, "has prompts of its own"),
         ("{folder}/000.png", ConfigError, "no reward: add --reward NAME"),
-        ("--reward placebo", ConfigError, "nothing to score: name media files, folders or manifests"),
+        (
+            "--reward placebo",
+            ConfigError,
+            "nothing to score: name media files, folders, manifests or datasets",
+        ),
         ("{folder}/000.png --reward placebo:much", ConfigError, "expected NAME or NAME:WEIGHT"),
         ("{folder}/000.png --reward placebo --reward placebo", ConfigError, "a reward is named twice"),
         (

@@ -197,7 +197,13 @@ def test_each_sample_takes_what_its_reward_likes() -> None:
 def test_a_pipeline_without_guidance_is_refused(reward: Any) -> None:
     with pytest.raises(ConfigError, match="FluxPipeline has no guidance whose scale could be chosen"):
         sample_with_dynamic_guidance(
-            ImageAdapter(flux(), **SIZE), [(reward, 1.0)], PROMPTS, seeds=[1, 2], steps=2, height=16, width=16
+            ImageAdapter(flux(), **SIZE),
+            [(reward, 1.0)],
+            PROMPTS,
+            seeds=[1, 2],
+            steps=2,
+            scales=[1.0, 2.0],
+            **SIZE,
         )
 
 

@@ -190,6 +190,24 @@ def two_sounds() -> tuple[Sample, Sample]:
     return Sample("white noise, static", sound), Sample("a person plays the piano", sound)
 
 
+def two_stills() -> tuple[Sample, Sample]:
+    """The same, on a video in which nothing moves."""
+    first, second = (replace(sample, media=Video(four_times(sample), 8.0)) for sample in two_scenes())
+    return first, second
+
+
+def two_turntables() -> tuple[Sample, Sample]:
+    """The same, as four views."""
+    first, second = (replace(sample, media=Scene3D(views=four_times(sample))) for sample in two_scenes())
+    return first, second
+
+
+def four_times(sample: Sample) -> torch.Tensor:
+    """[4, 3, H, W] of a sample's picture."""
+    assert isinstance(sample.media, Image)
+    return sample.media.pixels.expand(4, -1, -1, -1)
+
+
 BETTER: dict[str, Callable[[], tuple[Sample, Sample]]] = {
     **dict.fromkeys(
         [
@@ -207,6 +225,8 @@ BETTER: dict[str, Callable[[], tuple[Sample, Sample]]] = {
     ),
     "clap-laion-htsat-unfused": two_sounds,
     "embedded/shapes-clip": two_scenes,
+    "embedded/shapes-clip-frames": two_stills,
+    "embedded/shapes-clip-views": two_turntables,
     "laion-aesthetic-v2": two_pictures,
     "shapes-truth": two_scenes,
 }

@@ -79,7 +79,7 @@ def test_a_card_says_what_a_reader_needs(name: str) -> None:
     assert card.unit
     assert card.source
     assert card.licence.get("code")
-    assert (card.weights is None) == ("weights" not in card.licence)
+    assert (card.weights is None and not card.made_of) == ("weights" not in card.licence)
     assert card.range is None or card.range[0] < card.range[1]
     for part in ("", *card.parts):
         for file, digest in card.weight_files(part).files.items():

@@ -1,0 +1,126 @@
+"""``mmalign serve``: a reward over HTTP."""
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from mmalign.errors import ConfigError
+
+TOKEN_VARIABLE = "MMALIGN_TOKEN"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeCommand:
+    """Answer requests for scores: POST /v1/score, GET /v1/card, GET /health.
+
+    Another mmalign scores with it as `--reward http://HOST:PORT`, and trainers that speak Flow-Factory's remote rewards
+    by their server_url. Callers show a token. Between machines, put TLS before it: a token in plain HTTP can be read.
+    """
+
+    reward: str
+    """Its name, as `mmalign rewards` lists it."""
+    host: str = "127.0.0.1"
+    """Where to listen. For other machines than this one, --token or the variable MMALIGN_TOKEN has to be set."""
+    port: int = 8000
+    """0 for any that is free."""
+    token: str | None = None
+    """What callers have to show; on this machine one is made up if it is not given. MMALIGN_TOKEN keeps it out of the
+    list of processes."""
+    root: Path | None = None
+    """Requests may name files below this folder instead of sending them."""
+    batch_size: int = 32
+    """Samples per call of the reward; callers who come together share one."""
+    wait_ms: float = 5.0
+    """How long a batch waits for further callers."""
+    max_body_mb: float = 64.0
+    """Of one request."""
+    max_samples: int = 256
+    """Of one request."""
+    max_requests: int = 32
+    """At a time; more are told to come back."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError(f"--port {self.port}: expected 0 to 65535")
+        if (
+            min(self.batch_size, self.max_samples, self.max_requests) < 1
+            or self.max_body_mb <= 0
+            or self.wait_ms < 0
+        ):
+            raise ConfigError("sizes are at least 1, and waits at least 0")
+        if self.root is not None and not self.root.is_dir():
+            raise ConfigError(f"--root {self.root} is no folder")
+        if self.given_token is None and not is_loopback(self.host):
+            raise ConfigError(
+                f"--host {self.host} can be reached by others, so say what they have to show: set {TOKEN_VARIABLE}, or "
+                "add --token TEXT"
+            )
+
+    @property
+    def given_token(self) -> str | None:
+        """The token, if somebody chose one."""
+        return self.token or os.environ.get(TOKEN_VARIABLE)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "127.example.org")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``mmalign serve``.
+
+    Raises:
+        MmalignError: wrong usage, or nothing can listen there.
+    """
+    return run(tyro.cli(ServeCommand, prog="mmalign serve", args=arguments))
+
+
+def run(command: ServeCommand) -> int:
+    """Load the reward, say where it is, and answer until Ctrl-C."""
+    import torch
+    from rich.console import Console
+
+    from mmalign.rewards.cards import load_reward
+    from mmalign.web.server import Limits, RewardServer
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    token = command.given_token or secrets.token_urlsafe(24)
+    reward = load_reward(command.reward, device="cuda" if torch.cuda.is_available() else "cpu")
+    server = RewardServer(
+        reward,
+        host=command.host,
+        port=command.port,
+        token=token,
+        root=command.root,
+        limits=Limits(
+            body_bytes=round(command.max_body_mb * 2**20),
+            samples=command.max_samples,
+            requests=command.max_requests,
+        ),
+        batch_size=command.batch_size,
+        wait_s=command.wait_ms / 1000,
+    )
+    if command.given_token is None:
+        console.print(f"token: {token}", markup=False)
+    console.print(f"{reward.card.name} is served; Ctrl-C ends it", markup=False)
+    print(server.url, flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        console.print("stopped")
+    finally:
+        server.server_close()
+    return 0

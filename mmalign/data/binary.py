@@ -1,0 +1,57 @@
+"""Single samples with a verdict: good or not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmalign.data.cells import medium_of, text_of
+from mmalign.data.readers import Record, read_records
+from mmalign.errors import DataError
+
+WORDS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+"""What a label may be, in lower case; JSON's true and 1 are among them."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One sample of a prompt.
+
+    Args:
+        prompt: what it was made for.
+        sample: its file.
+        label: whether it is good.
+    """
+
+    prompt: str
+    sample: Path
+    label: bool
+
+
+def read_binary(path: Path) -> list[Labelled]:
+    """The samples of a jsonl, csv or parquet file with the columns ``prompt, sample, label``.
+
+    A label is true or false, or 1 or 0. Media are paths relative to the file.
+
+    Raises:
+        DataError: no rows, a missing column or value, another label, or a medium that does not exist, with row and
+            column.
+    """
+    rows = list(read_records(path))
+    if not rows:
+        raise DataError("no samples in it", file=path)
+    return [labelled_of(row, path, number) for number, row in enumerate(rows, 1)]
+
+
+def labelled_of(row: Record, path: Path, number: int) -> Labelled:
+    """One row of a table of labels.
+
+    Raises:
+        DataError: a missing value, another label, or a medium that does not exist, with row and column.
+    """
+    prompt, sample = text_of(row, "prompt", path, number), medium_of(row, "sample", path, number)
+    label = WORDS.get(str(row.get("label")).lower())
+    if label is None:
+        raise DataError(
+            f"expected true or false, got {row.get('label')!r}", file=path, row=number, column="label"
+        )
+    return Labelled(prompt, sample, label)

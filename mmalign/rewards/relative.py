@@ -148,9 +148,7 @@ class Constrained:
         scores = [score_in_batches(reward, samples) for reward in rewards]
         prompts = [sample.prompt for sample in samples]
         whole = torch.stack([turned(s, r) for s, r in zip(scores, rewards, strict=True)])
-        whole = whole.masked_fill(
-            whole.isnan().any(0), math.nan
-        )  # a sample counts for all of them or for none
+        whole = whole.masked_fill(whole.isnan().any(0), math.nan)  # a sample counts for all or for none
         columns = [within_groups(values, prompts) for values in whole]
         value = lagrange_mix(columns[0], torch.stack(columns[1:], 1), self.u, kind=self.kind)
         return combined(value, rewards, scores, missing=ALONE)

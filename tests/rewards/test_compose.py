@@ -132,12 +132,20 @@ def test_constraints_push_until_their_threshold_is_met() -> None:
     assert lower.u[0] > 0
 
 
+class Picky(Channel):
+    """Refuses what is brighter than 0.85."""
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        plain = super().score(samples)
+        status = ["refused" if value > 0.85 else OK for value in plain.value.tolist()]
+        return scatter(status, plain.value[plain.value <= 0.85])
+
+
 def test_a_sample_with_one_score_missing_does_not_move_the_others() -> None:
-    reward = Constrained(CARD, Channel(0), [(Channel(1), 0.5)])
+    reward = Constrained(CARD, Channel(0), [(Picky(1), 0.5)])
     group = [picture(0.2, 0.8, 0.0), picture(0.4, 0.2, 0.0)]
-    odd = Sample("no g", picture(0.9, 0.9, 0.0).media)
     alone = reward.score(group)
-    beside = reward.score([group[0], odd, group[1]])
+    beside = reward.score([group[0], picture(0.9, 0.9, 0.0), group[1]])
     assert_close(beside.value[[0, 2]], alone.value)
     assert beside.status[1] == "g-v1: refused"
 

@@ -117,6 +117,8 @@ class TokenGenerator:
         if self._layers:
             raise ConfigError("the model has a LoRA already; load this one into a fresh model")
         self.model.load_adapter(folder, is_trainable=True)
+        for parameter in lora.trainable(self.model):
+            parameter.data = parameter.data.float()  # as a fresh one is held
         self._lora_changed()
         if not self._layers or not any("lora_B" in n and p.any() for n, p in self.model.named_parameters()):
             raise ConfigError(f"{folder}: nothing of this LoRA fits a {type(self.model).__name__}")

@@ -16,6 +16,8 @@ from transformers import (
     LlamaForCausalLM,
     MusicgenConfig,
     MusicgenForConditionalGeneration,
+    OPTConfig,
+    OPTForCausalLM,
 )
 
 from mmalign.generators.token_causal import CausalTokens
@@ -49,6 +51,20 @@ def llama(*, codebooks: int = 1) -> Any:
         max_position_embeddings=128,
     )
     return seeded(lambda: LlamaForCausalLM(config))
+
+
+def opt() -> Any:
+    """A language model whose positions are absolute, where rotary ones only know distances."""
+    config = OPTConfig(
+        vocab_size=FIRST + CODES,
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    return seeded(lambda: OPTForCausalLM(config), spread=8.0)
 
 
 def musicgen(*, audio_channels: int = 1) -> Any:
@@ -218,8 +234,8 @@ def janus() -> Any:
 def generator(kind: str) -> TokenGenerator:
     """A generator of each kind, by name."""
     tokenizer = ByT5Tokenizer()
-    if kind == "llama":
-        model = llama()
+    if kind in ("llama", "opt"):
+        model = llama() if kind == "llama" else opt()
         return TokenGenerator(
             model, tokenizer, layout=CausalTokens(model, first_code=FIRST, codes=CODES, end_id=END)
         )
@@ -232,5 +248,5 @@ def generator(kind: str) -> TokenGenerator:
     return TokenGenerator({"csm": csm, "dia": dia, "janus": janus, "musicgen": musicgen}[kind](), tokenizer)
 
 
-KINDS = ["csm", "dia", "janus", "llama", "llama_codebooks", "musicgen", "musicgen_stereo"]
+KINDS = ["csm", "dia", "janus", "llama", "llama_codebooks", "musicgen", "musicgen_stereo", "opt"]
 GUIDED = [kind for kind in KINDS if kind != "csm"]  # CSM has no unconditional branch

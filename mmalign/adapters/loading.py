@@ -1,14 +1,20 @@
 """Loads a generator by hub id, folder or embedded name."""
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
 from mmalign.errors import ConfigError, UnknownNameError
 from mmalign.resources import resource
 
-ADAPTERS = {"image": "mmalign.adapters.image:ImageAdapter"}
+ADAPTERS = {
+    "image": "mmalign.adapters.image:ImageAdapter",
+    "speech": "mmalign.adapters.speech:SpeechAdapter",
+}
 """By modality."""
+PIPELINE_INDEX, SPEECH_INDEX = "model_index.json", "speech.json"
+"""What says of a folder that it holds a diffusers pipeline, or a language model over codec tokens."""
 
 
 def model_folder(name: str) -> str:
@@ -20,7 +26,7 @@ def model_folder(name: str) -> str:
     """
     if name.startswith("embedded/"):
         folder = resource("assets") / name.removeprefix("embedded/")
-        if not (folder / "model_index.json").is_file():
+        if not any((folder / index).is_file() for index in (PIPELINE_INDEX, SPEECH_INDEX)):
             raise UnknownNameError("embedded model", name, embedded_models())
         return str(folder)
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
@@ -30,37 +36,50 @@ def model_folder(name: str) -> str:
 
 def embedded_models() -> list[str]:
     """Names of the generators that ship with the package."""
-    return sorted(f"embedded/{path.parent.name}" for path in resource("assets").glob("*/model_index.json"))
+    found = (
+        path for index in (PIPELINE_INDEX, SPEECH_INDEX) for path in resource("assets").glob(f"*/{index}")
+    )
+    return sorted(f"embedded/{path.parent.name}" for path in found)
 
 
 def load_adapter(
-    name: str, *, modality: str = "image", device: str | None = None, dtype: Any = None, **options: Any
+    name: str, *, modality: str | None = None, device: str | None = None, dtype: Any = None, **options: Any
 ) -> Any:
-    """Load a pipeline and verify that it can be aligned.
+    """Load a generator and verify that it can be aligned.
 
     Args:
         name: ``embedded/<name>``, a folder, or a hub id.
-        modality: what it makes.
+        modality: what it makes; if not given, what the folder says, and pictures where it says nothing.
         device: by default the first GPU, else the CPU.
         dtype: of the frozen weights; by default fp32 on the CPU and bf16 on a GPU.
         options: the pipeline's own options for the checks at load (``height``, ``width``, ``max_sequence_length``).
 
     Returns:
-        An ``ImageAdapter``; its ``generator.pipeline`` is the live diffusers pipeline.
+        An ``ImageAdapter``, whose ``generator.pipeline`` is the live diffusers pipeline; or of a folder that
+        ``SpeechAdapter.save`` wrote that class, whose ``generator.model`` is the live transformers model.
 
     Raises:
         UnknownNameError: an unknown modality or embedded model.
-        ConfigError: the model cannot be found, or is no diffusers pipeline.
+        ConfigError: the model cannot be found, is no diffusers pipeline, or makes something else.
         UnsupportedPipelineError: something about it could not be verified.
     """
-    if modality not in ADAPTERS:
+    if modality is not None and modality not in ADAPTERS:
         raise UnknownNameError("modality", modality, ADAPTERS)
     folder = model_folder(name)
     import torch
-    from diffusers import DiffusionPipeline
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
+    if (Path(folder) / SPEECH_INDEX).is_file():
+        if modality not in (None, "speech"):
+            raise ConfigError(f"model '{name}' makes speech, and modality = '{modality}' was asked for")
+        return _adapter(json.loads((Path(folder) / SPEECH_INDEX).read_text())["class"]).load(
+            Path(folder), device=device, dtype=dtype, **options
+        )
+    if modality == "speech":
+        raise ConfigError(f"model '{name}': no {SPEECH_INDEX} here; SpeechAdapter.save writes such a folder")
+    from diffusers import DiffusionPipeline
+
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             folder, dtype=dtype, local_files_only=Path(folder).is_dir()
@@ -70,5 +89,16 @@ def load_adapter(
             f"model '{name}': not a diffusers pipeline that can be loaded here ({str(error).splitlines()[0]}). "
             f"Give a folder with model_index.json, a hub id, or one of {', '.join(embedded_models())}"
         ) from None
-    module, _, target = ADAPTERS[modality].partition(":")
-    return getattr(importlib.import_module(module), target)(pipeline.to(device), **options)
+    return _adapter("ImageAdapter")(pipeline.to(device), **options)
+
+
+def _adapter(name: str) -> Any:
+    """An adapter's class by its name.
+
+    Raises:
+        UnknownNameError: there is none of this name.
+    """
+    known = {target.partition(":")[2]: target.partition(":")[0] for target in ADAPTERS.values()}
+    if name not in known:
+        raise UnknownNameError("adapter", name, known)
+    return getattr(importlib.import_module(known[name]), name)

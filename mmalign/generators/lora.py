@@ -25,7 +25,14 @@ def lora_targets(denoiser: nn.Module) -> list[str]:
     return attention or linears
 
 
-def attach(denoiser: nn.Module, *, rank: int, alpha: float | None = None, seed: int = 0) -> None:
+def attach(
+    denoiser: nn.Module,
+    *,
+    rank: int,
+    alpha: float | None = None,
+    seed: int = 0,
+    targets: list[str] | None = None,
+) -> None:
     """Freeze the denoiser and add a fresh LoRA, which changes nothing until it is trained.
 
     Args:
@@ -33,6 +40,7 @@ def attach(denoiser: nn.Module, *, rank: int, alpha: float | None = None, seed: 
         rank: of every update.
         alpha: the update is scaled by alpha / rank; by default alpha = rank.
         seed: of the random half; the other half is zero.
+        targets: full names of the layers; ``lora_targets`` if not given.
 
     Raises:
         ConfigError: ``rank`` is not positive, or a LoRA is attached already.
@@ -47,7 +55,7 @@ def attach(denoiser: nn.Module, *, rank: int, alpha: float | None = None, seed: 
     config = LoraConfig(
         r=rank,
         lora_alpha=rank if alpha is None else alpha,
-        target_modules=lora_targets(denoiser),
+        target_modules=lora_targets(denoiser) if targets is None else targets,
         init_lora_weights=True,
     )
     with torch.random.fork_rng(devices=[]):

@@ -20,6 +20,11 @@ METHODS: dict[str, tuple[type[MethodConfig], str]] = {
         "mmalign.methods.reward_distillation:RewardDistillation",
     ),
     "rwr": (configs.RWRConfig, "mmalign.methods.rwr:RWR"),
+    "token_d3po": (configs.TokenD3POConfig, "mmalign.methods.token_d3po:TokenD3PO"),
+    "token_dpo": (configs.TokenDPOConfig, "mmalign.methods.token_dpo:TokenDPO"),
+    "token_dro": (configs.TokenDROConfig, "mmalign.methods.token_dro:TokenDRO"),
+    "token_grpo": (configs.TokenGRPOConfig, "mmalign.methods.token_grpo:TokenGRPO"),
+    "token_rwr": (configs.TokenRWRConfig, "mmalign.methods.token_rwr:TokenRWR"),
 }
 """By name: the settings, and where the method is, so that listing them imports no torch."""
 

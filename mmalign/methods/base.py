@@ -13,6 +13,7 @@ from mmalign.errors import ConfigError
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.media import Sample
 from mmalign.methods.latents import LatentPairs, LatentSamples
+from mmalign.methods.token_data import TokenPairs, TokenSamples
 from mmalign.processes import Processes
 from mmalign.rewards.base import DifferentiableReward, Reward
 
@@ -43,7 +44,7 @@ class Task:
     """
 
     adapter: Any
-    data: LatentPairs | LatentSamples | None = None
+    data: LatentPairs | LatentSamples | TokenPairs | TokenSamples | None = None
     prompts: Sequence[str] = ()
     reward: Reward | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)

@@ -11,6 +11,13 @@ from mmalign.methods.configs.base import (
 from mmalign.methods.configs.gradient import DRaFTConfig, ReFLConfig, RewardDistillationConfig
 from mmalign.methods.configs.offline import DiffusionDPOConfig, FlowDPOConfig, RWRConfig
 from mmalign.methods.configs.online import D3POConfig, DROConfig, FlowGRPOConfig, NFTConfig
+from mmalign.methods.configs.tokens import (
+    TokenD3POConfig,
+    TokenDPOConfig,
+    TokenDROConfig,
+    TokenGRPOConfig,
+    TokenRWRConfig,
+)
 
 __all__ = [
     "D3POConfig",
@@ -29,4 +36,9 @@ __all__ = [
     "RewardDistillationConfig",
     "Source",
     "StepPasses",
+    "TokenD3POConfig",
+    "TokenDPOConfig",
+    "TokenDROConfig",
+    "TokenGRPOConfig",
+    "TokenRWRConfig",
 ]

@@ -9,8 +9,9 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Read when torch is first imported, here and in subprocesses; tiny models only get slower on more threads.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Read when torch is first imported, here and in subprocesses; tiny models only get slower on more threads, and two
+# workers share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("mmalign", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("mmalign")

@@ -23,6 +23,7 @@ def clip_cosine(image: Tensor, text: Tensor) -> Tensor:
 
     Neither length counts; a vector of length 0 has cosine 0.
 
+    >>> import torch
     >>> clip_cosine(torch.tensor([[7.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([0.6000])
     """
@@ -36,6 +37,7 @@ def clipscore_original(cosine: Tensor, *, w: float = 2.5) -> Tensor:
 
     Source: Hessel et al. 2021, CLIPScore, section 3 (arXiv:2104.08718), with their w.
 
+    >>> import torch
     >>> clipscore_original(torch.tensor([1.0, 0.3, -1.0]))
     tensor([2.5000, 0.7500, 0.0000])
     """

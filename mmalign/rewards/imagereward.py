@@ -27,6 +27,7 @@ def imagereward_normalise(m: Tensor) -> Tensor:
 
     Source: github.com/THUDM/ImageReward, ImageReward/ImageReward.py.
 
+    >>> import torch
     >>> imagereward_normalise(torch.tensor([0.16717362830052426, 1.2005131]))
     tensor([0., 1.])
     """

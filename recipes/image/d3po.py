@@ -10,9 +10,9 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=D3POConfig(rollout_steps=10),
+    method=D3POConfig(rollout_steps=6),
     train=TrainConfig(
-        steps=60, batch_size=32, micro_batch_size=32, learning_rate=3e-4, lora_rank=16, checkpoint_every=10
+        steps=60, batch_size=32, micro_batch_size=32, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=20, glance=48),

@@ -10,9 +10,9 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=DiffusionDPOConfig(beta=200.0, own=OwnPairs(prompts=200, group_size=4, pairs_per_prompt=2)),
+    method=DiffusionDPOConfig(beta=200.0, own=OwnPairs(prompts=400, group_size=4, pairs_per_prompt=2)),
     train=TrainConfig(
-        steps=150, batch_size=16, micro_batch_size=16, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
+        steps=200, batch_size=16, micro_batch_size=16, learning_rate=6e-4, lora_rank=16, checkpoint_every=25
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=48),

@@ -1,31 +1,15 @@
-"""Samples for the suite over every card: seven that each measured reward can score."""
+"""Samples for the suite over every card: seven that each measured reward can score, the first three of one size."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import PIL.Image
 import torch
 from PIL import ImageDraw, ImageFont
 
 from mmalign.media import Camera, Image, Mesh, Sample, Scene3D, Video, turntable
-from mmalign.rewards.cards import RewardCard
 from tests.rewards.espeak import spoken
-
-
-def measured_samples(card: RewardCard) -> tuple[Sample, ...] | None:
-    """Seven samples for a card of ours; None where pictures of the shapes world with their captions do."""
-    match card.modalities:
-        case ("image",) if "reference" in card.needs:
-            return pictures_with_references(176 if card.name == "ms-ssim" else 32)
-        case ("image",) if card.extra == "ocr":
-            return written_words()
-        case ("audio",):
-            return sentences()
-        case ("video",):
-            return videos()
-        case ("scene3d",):
-            return scenes()
-    return None
 
 
 @cache
@@ -33,7 +17,7 @@ def pictures_with_references(side_px: int) -> tuple[Sample, ...]:
     """Smooth noise that is nearer and nearer to its reference, at two sizes."""
     random = torch.Generator().manual_seed(0)
     samples = []
-    for row, more in enumerate((0, 0, 8, 0, 8, 8, 0)):
+    for row, more in enumerate((0, 0, 0, 8, 8, 8, 0)):
         side = side_px + more
         coarse = torch.rand(2, 3, 16, 16, generator=random)
         whole, other = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
@@ -52,18 +36,20 @@ def written(text: str, *, size_px: int = 32) -> Image:
 
 @cache
 def written_words() -> tuple[Sample, ...]:
-    """Pictures that show what they should, something like it, and nothing."""
+    """Pictures that show what they should, a part of it, more than it, and nothing."""
     shown = ("OPEN LATE", "OPEN", "HELLO", "OPEN LATE", "", "LATE OPEN", "OPENLATE")
-    return tuple(Sample('a sign that says "Open Late"', written(text)) for text in shown)
+    wanted = ("Open Late", "Open Late", "Hello", "Open", "Open Late", "Open Late", "Late")
+    return tuple(
+        Sample(f'a sign that says "{text}"', written(seen)) for text, seen in zip(wanted, shown, strict=True)
+    )
 
 
 @cache
 def sentences() -> tuple[Sample, ...]:
     """Noisier and noisier speech, with the clean sentence beside it, at two lengths."""
-    texts = ("open the door", "open the door", "stop the music", "open the door")
     samples = []
     for row in range(7):
-        text = texts[row % 4]
+        text = "stop the music" if row == 3 else "open the door"
         clean = spoken(text).resampled(16_000)
         noise = torch.randn(clean.waveform.shape, generator=torch.Generator().manual_seed(row))
         noisy = clean.waveform + 0.003 * (row + 1) * noise
@@ -73,12 +59,21 @@ def sentences() -> tuple[Sample, ...]:
 
 
 @cache
+def sentences_with_transcripts() -> tuple[Sample, ...]:
+    """The same sounds, which should have said fewer words, others or more."""
+    said = ("open the door", "open the", "open a window", "music", "open the door now", "door", "no")
+    return tuple(
+        replace(sample, context={"transcript": text}) for sample, text in zip(sentences(), said, strict=True)
+    )
+
+
+@cache
 def videos() -> tuple[Sample, ...]:
     """A texture that moves at several speeds, not quite steadily, at two sizes."""
     coarse = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     texture = torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bicubic").clamp(0, 1)[0]
     samples = []
-    for row, side in enumerate((32, 32, 40, 32, 40, 40, 32)):
+    for row, side in enumerate((32, 32, 32, 40, 40, 40, 32)):
         steps = [0, row + 1, 2 * row + 1, 2 * row + 4]
         light = [1.0, 1.0 - 0.01 * row, 0.9, 0.8]
         frames = [
@@ -103,3 +98,18 @@ def scenes() -> tuple[Sample, ...]:
         mesh = Mesh(corners, faces[: 4 - row % 3])
         samples.append(Sample("a ball", Scene3D(views, cameras, mesh)))
     return tuple(samples)
+
+
+MEASURED_SAMPLES: dict[str, Callable[[], tuple[Sample, ...]]] = {
+    **dict.fromkeys(["brightness-flicker", "flicker", "motion-amount", "motion-smoothness"], videos),
+    **dict.fromkeys(
+        ["dnsmos-p835", "loudness-bs1770", "si-sdr", "speaker-ge2e-v0.1.4", "stoi"],
+        sentences,
+    ),
+    **dict.fromkeys(["mesh-soundness", "view-consistency"], scenes),
+    "ms-ssim": partial(pictures_with_references, 176),
+    **dict.fromkeys(["ocr-anywhere-ppocr-v6", "ocr-ppocr-v6"], written_words),
+    "ssim": partial(pictures_with_references, 32),
+    "wer-pocketsphinx-v5": sentences_with_transcripts,
+}
+"""By card; those that are not here score any picture."""

@@ -13,6 +13,19 @@ class ConfigError(MmalignError):
     """A setting that cannot work, or would be ignored."""
 
 
+class MissingExtraError(ConfigError):
+    """A package that an extra of this one brings, and that is not installed.
+
+    >>> print(MissingExtraError("rapidocr", "ocr"))
+    rapidocr is not installed; it comes with an extra: pip install 'mmalign[ocr]'
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; it comes with an extra: pip install 'mmalign[{extra}]'"
+        )
+
+
 class ShapeError(MmalignError):
     """A tensor of another shape, kind of number or unit than the function is defined for."""
 

@@ -87,7 +87,7 @@ class RewardCard:
 
 
 # The module whose presence shows that an extra is installed.
-EXTRAS: dict[str, str] = {}
+EXTRAS: dict[str, str] = {"ocr": "rapidocr", "speaker": "resemblyzer", "speech": "pocketsphinx"}
 
 
 def _extra_installed(extra: str) -> bool:

@@ -5,7 +5,7 @@ needs one in BETTER; a key of ``needs`` beyond the prompt needs one in CONTEXT.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from mmalign.rewards.base import Reward
 from mmalign.rewards.cards import RewardCard, WeightFiles, find_card, load_card
 from mmalign.worlds import shapes
 from tests.rewards import small_models
+from tests.rewards.measured_pairs import MEASURED_BETTER
+from tests.rewards.measured_samples import MEASURED_SAMPLES
 
 
 def small_card(name: str, folder: Path, **options: Any) -> RewardCard:
@@ -141,16 +143,26 @@ def samples(modality: str, *, sample_rate_hz: int = 16_000) -> list[Sample]:
     return [Sample(text, medium) for text, medium in zip(texts, media, strict=True)]
 
 
+def itself(sample: Sample) -> Media:
+    """A sample's own medium."""
+    assert sample.media is not None
+    return sample.media
+
+
 CONTEXT: dict[str, Callable[[Sample], Media | str]] = {
+    "reference": itself,
     "references": lambda sample: f"{sample.prompt}, seen from above\nsomething else",
 }
 """By key of ``needs``: what a sample is given under it."""
 
-SAMPLES: dict[str, Callable[[], list[Sample]]] = {}
+SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {**MEASURED_SAMPLES}
 """By card: samples in the place of the modality's, for one that needs particular media or words."""
 
 READS_A_PROMPT_THAT_IS_THERE = {"placebo"}
 """Cards that need no prompt and yet have another number with another one: the hash is of all content."""
+
+SLOW_EXTRAS = {"ocr", "speech"}
+"""Extras whose models take seconds for a few samples."""
 
 NO_DIRECTION = {"placebo"}
 """Cards of which neither end is better."""
@@ -229,5 +241,6 @@ BETTER: dict[str, Callable[[], tuple[Sample, Sample]]] = {
     "embedded/shapes-clip-views": two_turntables,
     "laion-aesthetic-v2": two_pictures,
     "shapes-truth": two_scenes,
+    **MEASURED_BETTER,
 }
 """By card: a sample that is better than another beyond doubt; used with the real weights only."""

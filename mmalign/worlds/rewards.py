@@ -1,18 +1,21 @@
 """The true rewards of the worlds, as rewards that any recipe can name: computed from the medium, never learned."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mmalign.media import Image, Sample
+from mmalign.media import Image, Media, Sample, Video
 from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
-from mmalign.worlds import shapes
+from mmalign.worlds import moving_shapes, shapes
 
 SIDE_PX = 64
-"""Pictures are judged at this size, the world's own."""
+"""Pictures and frames are judged at this size, the worlds' own."""
 ASPECTS = ("presence", *shapes.ATTRIBUTES)
+VIDEO_ASPECTS = ("presence", "steadiness", *moving_shapes.ATTRIBUTES)
 
 
 class ShapesTruth:
@@ -28,30 +31,97 @@ class ShapesTruth:
 
     def score(self, samples: Sequence[Sample]) -> Score:
         """Measure each picture against its own prompt."""
-        status: list[str] = []
-        pictures, scenes = [], []
-        for sample in samples:
-            entry = obstacle(sample, self.card)
-            scene = shapes.parse(sample.prompt)
-            if entry == OK and isinstance(sample.media, Image):
-                height, width = sample.media.pixels.shape[-2:]
-                if scene is None:
-                    entry = "the prompt names no shape of this world"
-                elif height != width:
-                    entry = f"the picture is {width}x{height}, not square"
-                else:
-                    pictures.append(_resized(sample.media))
-                    scenes.append(scene)
-            status.append(entry)
-        if not scenes:
-            return scatter(status, torch.zeros(0), dict.fromkeys(ASPECTS, torch.zeros(0)))
-        measured = shapes.measure(torch.stack(pictures), scenes)
-        return scatter(status, measured.pop("overall"), measured)
+
+        def prepare(media: Media) -> Tensor | str:
+            assert isinstance(media, Image)
+            return _not_square(media.pixels, "picture") or _resized(media.pixels[None])[0]
+
+        return _measured(samples, self.card, shapes.parse, prepare, shapes.measure, ASPECTS, "shape")
 
 
-def _resized(picture: Image) -> torch.Tensor:
-    """[3, 64, 64], on the CPU."""
-    pixels = picture.pixels.detach().float().cpu()
-    if pixels.shape[-1] == SIDE_PX:
-        return pixels
-    return interpolate(pixels[None], size=(SIDE_PX, SIDE_PX), mode="bilinear", antialias=True)[0].clamp(0, 1)
+class ShapesVideoTruth:
+    """How much of a caption of the moving shapes world a video shows, measured from its pixels and their motion.
+
+    Value: ``overall`` of :func:`mmalign.worlds.moving_shapes.measure`, in [0, 1], higher is better; aspects:
+    ``presence``, ``steadiness`` and the four attributes, each in [0, 1]. Speed is the way from the first frame to the
+    last, whatever their rate. A prompt that the world cannot read, or frames that are not square, get a status and no
+    score.
+    """
+
+    def __init__(self, card: RewardCard, *, device: str = "cpu") -> None:
+        self.card = card
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """Measure each video against its own prompt."""
+
+        def prepare(media: Media) -> Tensor | str:
+            assert isinstance(media, Video)
+            return _not_square(media.frames, "video") or _resized(media.frames)
+
+        return _measured(
+            samples,
+            self.card,
+            moving_shapes.parse,
+            prepare,
+            moving_shapes.measure,
+            VIDEO_ASPECTS,
+            "moving shape",
+        )
+
+
+def _measured(
+    samples: Sequence[Sample],
+    card: RewardCard,
+    parse: Callable[[str], Any],
+    prepare: Callable[[Media], Tensor | str],
+    measure: Callable[[Tensor, list[Any]], dict[str, Tensor]],
+    aspects: Sequence[str],
+    subject: str,
+) -> Score:
+    """Measure each sample against the scene of its own prompt, those of one shape together.
+
+    Args:
+        samples: B of them.
+        card: what the samples have to be.
+        parse: from a prompt to a scene, None where the world cannot read it.
+        prepare: from a medium to what is measured, or why it cannot be.
+        measure: from a batch and its scenes to ``overall`` and the aspects, each [n].
+        aspects: their names.
+        subject: what a readable prompt names.
+    """
+    status: list[str] = []
+    scenes: list[Any] = []
+    media: list[Tensor] = []
+    for sample in samples:
+        entry, scene = obstacle(sample, card), parse(sample.prompt)
+        if entry == OK and scene is None:
+            entry = f"the prompt names no {subject} of this world"
+        elif entry == OK and sample.media is not None:
+            prepared = prepare(sample.media)
+            if isinstance(prepared, str):
+                entry = prepared
+            else:
+                media.append(prepared)
+                scenes.append(scene)
+        status.append(entry)
+    found = {name: torch.zeros(len(scenes)) for name in ("overall", *aspects)}
+    for shape in {tuple(prepared.shape) for prepared in media}:
+        rows = [i for i, prepared in enumerate(media) if prepared.shape == shape]
+        measured = measure(torch.stack([media[i] for i in rows]), [scenes[i] for i in rows])
+        for name, values in found.items():
+            values[rows] = measured[name]
+    return scatter(status, found.pop("overall"), found)
+
+
+def _not_square(pixels: Tensor, what: str) -> str:
+    """Why pictures [..., H, W] cannot be judged, or nothing."""
+    height, width = pixels.shape[-2:]
+    return "" if height == width else f"the {what} is {width}x{height}, not square"
+
+
+def _resized(pictures: Tensor, side_px: int = SIDE_PX) -> Tensor:
+    """[N, 3, H, H], on the CPU."""
+    pictures = pictures.detach().float().cpu()
+    if pictures.shape[-1] == side_px:
+        return pictures
+    return interpolate(pictures, size=(side_px, side_px), mode="bilinear", antialias=True).clamp(0, 1)

@@ -14,7 +14,7 @@ from mmalign.rewards import cards as table
 from mmalign.rewards.base import DifferentiableReward, PreparingReward, Reward
 from mmalign.rewards.cards import RewardCard, cards, find_card, load_reward, parse_weighted, read_card
 from mmalign.rewards.scoring import TEXT_COLUMNS
-from mmalign.worlds import shapes
+from mmalign.worlds import moving_shapes, shapes
 
 READY = sorted(name for name, card in cards().items() if card.readiness() == "ready")
 every_card = pytest.mark.parametrize("name", READY)
@@ -25,29 +25,52 @@ def reward(name: str) -> Reward:
     return load_reward(name)
 
 
+def samples(name: str) -> tuple[Sample, ...]:
+    """Media that a card takes, of several kinds: as asked for, of something else, noise, and of other sizes."""
+    return EXAMPLES[find_card(name).modalities[0]]()
+
+
 @cache
-def samples() -> tuple[Sample, ...]:
-    """Pictures of several kinds: as asked for, of something else, noise, and of other sizes."""
+def pictures() -> tuple[Sample, ...]:
     random = torch.Generator().manual_seed(0)
     scenes = [shapes.random_scene(random, two_shapes=0.3) for _ in range(5)]
-    pictures = [
+    media = [
         *shapes.render(scenes, random),
         torch.rand(3, 64, 64, generator=random),
         torch.zeros(3, 96, 96),
     ]
-    prompts = [shapes.caption(scenes[i % 4]) for i in range(len(pictures))]
-    return tuple(Sample(prompt, Image(picture)) for prompt, picture in zip(prompts, pictures, strict=True))
+    prompts = [shapes.caption(scenes[i % 4]) for i in range(len(media))]
+    return tuple(Sample(prompt, Image(picture)) for prompt, picture in zip(prompts, media, strict=True))
+
+
+@cache
+def videos() -> tuple[Sample, ...]:
+    random = torch.Generator().manual_seed(0)
+    scenes = [moving_shapes.random_scene(random) for _ in range(5)]
+    media = [
+        *moving_shapes.videos(scenes, random),
+        Video(torch.rand(9, 3, 64, 64, generator=random), 8.0),
+        Video(torch.zeros(3, 3, 96, 96), 25.0),
+    ]
+    prompts = [moving_shapes.caption(scenes[i % 4]) for i in range(len(media))]
+    return tuple(map(Sample, prompts, media))
+
+
+EXAMPLES: dict[str, Callable[[], tuple[Sample, ...]]] = {
+    "image": pictures,
+    "video": videos,
+}
 
 
 def test_the_cards_of_the_embedded_world_are_here_and_ready() -> None:
-    assert {"embedded/shapes-clip", "placebo", "shapes-truth"} <= set(READY)
+    assert {"embedded/shapes-clip", "placebo", "shapes-truth", "shapes-video-truth"} <= set(READY)
     assert list(cards()) == sorted(cards())
 
 
 @every_card
 def test_one_finite_score_per_sample(name: str) -> None:
-    score = reward(name).score(samples())
-    assert score.status == ["ok"] * len(samples())
+    score = reward(name).score(samples(name))
+    assert score.status == ["ok"] * len(samples(name))
     assert score.value.isfinite().all()
     assert len(set(score.value.tolist())) > 1
     assert not score.value.requires_grad
@@ -60,27 +83,27 @@ def test_no_samples_no_scores(name: str) -> None:
 
 @every_card
 def test_neighbours_change_nothing(name: str) -> None:
-    together = reward(name).score(samples())
+    together = reward(name).score(samples(name))
     for i in (0, 2, 6):
-        alone = reward(name).score([samples()[i]])
+        alone = reward(name).score([samples(name)[i]])
         torch.testing.assert_close(alone.value, together.value[i : i + 1], atol=1e-4, rtol=1e-5)
         for aspect, values in alone.aspects.items():
             torch.testing.assert_close(values, together.aspects[aspect][i : i + 1], atol=1e-4, rtol=1e-5)
-    backwards = reward(name).score(samples()[::-1])
+    backwards = reward(name).score(samples(name)[::-1])
     torch.testing.assert_close(backwards.value.flip(0), together.value, atol=1e-4, rtol=1e-5)
 
 
 @every_card
 def test_the_stated_range_holds(name: str) -> None:
     low, high = find_card(name).range or (-math.inf, math.inf)
-    value = reward(name).score(samples()).value
+    value = reward(name).score(samples(name)).value
     assert low <= value.min()
     assert value.max() <= high
 
 
 @every_card
 def test_what_is_missing_gets_a_status_and_no_number(name: str) -> None:
-    whole = samples()[0]
+    whole = samples(name)[0]
     partial = (
         [Sample(whole.prompt), Sample("", whole.media)] if find_card(name).needs else [Sample(whole.prompt)]
     )
@@ -91,7 +114,7 @@ def test_what_is_missing_gets_a_status_and_no_number(name: str) -> None:
 
 @every_card
 def test_a_medium_that_the_card_does_not_name_gets_a_status(name: str) -> None:
-    pixels, wave = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 8_000)
+    pixels, wave = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 8_000)
     media: list[Media] = [
         Image(pixels[0]),
         Video(pixels, 8.0),
@@ -101,7 +124,7 @@ def test_a_medium_that_the_card_does_not_name_gets_a_status(name: str) -> None:
     ]
     taken = find_card(name).modalities
     for medium in media:
-        sample = Sample(samples()[0].prompt, medium)
+        sample = Sample(samples(name)[0].prompt, medium)
         scorer = reward(name)
         score = scorer.score([scorer.prepare(sample) if isinstance(scorer, PreparingReward) else sample])
         if medium.modality in taken or (medium.modality == "speech" and "audio" in taken):
@@ -114,8 +137,8 @@ def test_a_medium_that_the_card_does_not_name_gets_a_status(name: str) -> None:
 @every_card
 def test_a_prepared_sample_scores_as_the_original(name: str) -> None:
     scorer = reward(name)
-    prepared = [scorer.prepare(s) if isinstance(scorer, PreparingReward) else s for s in samples()]
-    torch.testing.assert_close(scorer.score(prepared).value, scorer.score(samples()).value)
+    prepared = [scorer.prepare(s) if isinstance(scorer, PreparingReward) else s for s in samples(name)]
+    torch.testing.assert_close(scorer.score(prepared).value, scorer.score(samples(name)).value)
 
 
 @every_card
@@ -124,7 +147,7 @@ def test_a_differentiable_card_has_the_gradient_it_promises(name: str) -> None:
     assert isinstance(scorer, DifferentiableReward) == find_card(name).differentiable
     if not isinstance(scorer, DifferentiableReward):
         return
-    batch = samples()[:3]
+    batch = samples(name)[:3]
     media = torch.stack(
         [sample.media.pixels for sample in batch if isinstance(sample.media, Image)]
     ).requires_grad_()
@@ -137,7 +160,7 @@ def test_a_differentiable_card_has_the_gradient_it_promises(name: str) -> None:
 
 @every_card
 def test_aspects_do_not_hide_a_column_of_score_files(name: str) -> None:
-    assert not {*TEXT_COLUMNS, "score", "std"} & set(reward(name).score(samples()).aspects)
+    assert not {*TEXT_COLUMNS, "score", "std"} & set(reward(name).score(samples(name)).aspects)
 
 
 @pytest.mark.parametrize("name", list(cards()))

@@ -5,17 +5,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
-from mmalign.media import Image, Media, Sample, Video
+from mmalign.errors import ConfigError
+from mmalign.media import Audio, Image, Media, Sample, Video
 from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
-from mmalign.worlds import moving_shapes, shapes
+from mmalign.worlds import moving_shapes, shapes, tones
 
 SIDE_PX = 64
 """Pictures and frames are judged at this size, the worlds' own."""
+LONGEST_S, SHORTEST_SAMPLES = 30.0, 2048
+"""Sounds are judged up to this length, and filled up with silence to this one."""
 ASPECTS = ("presence", *shapes.ATTRIBUTES)
 VIDEO_ASPECTS = ("presence", "steadiness", *moving_shapes.ATTRIBUTES)
+AUDIO_ASPECTS = ("presence", *tones.ATTRIBUTES)
 
 
 class ShapesTruth:
@@ -69,6 +73,27 @@ class ShapesVideoTruth:
         )
 
 
+class TonesTruth:
+    """How much of a caption of the tones world a sound holds, measured from spectra.
+
+    Value: ``overall`` of :func:`mmalign.worlds.tones.measure`, in [0, 1], higher is better; aspects: ``presence`` and
+    the four attributes, each in [0, 1]. Channels are averaged, and another rate is converted to 16 kHz. A prompt that
+    the world cannot read, or a sound above 30 s, gets a status and no score.
+    """
+
+    def __init__(self, card: RewardCard, *, device: str = "cpu") -> None:
+        self.card = card
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """Measure each sound against its own prompt."""
+
+        def prepare(media: Media) -> Tensor | str:
+            assert isinstance(media, Audio)
+            return _heard(media)
+
+        return _measured(samples, self.card, tones.parse, prepare, tones.measure, AUDIO_ASPECTS, "sound")
+
+
 def _measured(
     samples: Sequence[Sample],
     card: RewardCard,
@@ -117,6 +142,17 @@ def _not_square(pixels: Tensor, what: str) -> str:
     """Why pictures [..., H, W] cannot be judged, or nothing."""
     height, width = pixels.shape[-2:]
     return "" if height == width else f"the {what} is {width}x{height}, not square"
+
+
+def _heard(sound: Audio) -> Tensor | str:
+    """[N] at 16 kHz on the CPU, silence around it where it is very short, or why it cannot be judged."""
+    if sound.duration_s > LONGEST_S:
+        return f"the sound is {sound.duration_s:.0f} s long, above {LONGEST_S:g} s"
+    try:
+        wave = sound.mono().resampled(tones.SAMPLE_RATE_HZ).waveform[0].detach().float().cpu()
+    except ConfigError as error:
+        return str(error)
+    return pad(wave, (0, max(0, SHORTEST_SAMPLES - len(wave))))
 
 
 def _resized(pictures: Tensor, side_px: int = SIDE_PX) -> Tensor:

@@ -14,7 +14,7 @@ from mmalign.rewards import cards as table
 from mmalign.rewards.base import DifferentiableReward, PreparingReward, Reward
 from mmalign.rewards.cards import RewardCard, cards, find_card, load_reward, parse_weighted, read_card
 from mmalign.rewards.scoring import TEXT_COLUMNS
-from mmalign.worlds import moving_shapes, shapes
+from mmalign.worlds import moving_shapes, shapes, tones
 
 READY = sorted(name for name, card in cards().items() if card.readiness() == "ready")
 every_card = pytest.mark.parametrize("name", READY)
@@ -56,14 +56,30 @@ def videos() -> tuple[Sample, ...]:
     return tuple(map(Sample, prompts, media))
 
 
+@cache
+def sounds() -> tuple[Sample, ...]:
+    random = torch.Generator().manual_seed(0)
+    scenes = [tones.random_scene(random) for _ in range(5)]
+    media = [
+        *tones.sounds(scenes, random),
+        Audio(0.3 * torch.randn(2, 16_000, generator=random).clamp(-3, 3), 16_000),
+        Audio(torch.zeros(1, 24_000), 24_000),
+    ]
+    prompts = [tones.caption(scenes[i % 4]) for i in range(len(media))]
+    return tuple(map(Sample, prompts, media))
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Sample, ...]]] = {
+    "audio": sounds,
     "image": pictures,
     "video": videos,
 }
 
 
 def test_the_cards_of_the_embedded_world_are_here_and_ready() -> None:
-    assert {"embedded/shapes-clip", "placebo", "shapes-truth", "shapes-video-truth"} <= set(READY)
+    assert {"embedded/shapes-clip", "placebo", "shapes-truth", "shapes-video-truth", "tones-truth"} <= set(
+        READY
+    )
     assert list(cards()) == sorted(cards())
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from mmalign.errors import ConfigError
-from mmalign.media import Audio, Image, Media, Sample, Video
+from mmalign.media import Audio, Image, Media, Sample, Scene3D, Video
 from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
-from mmalign.worlds import moving_shapes, shapes, tones
+from mmalign.worlds import moving_shapes, shapes, tones, views
 
 SIDE_PX = 64
 """Pictures and frames are judged at this size, the worlds' own."""
@@ -19,6 +19,7 @@ LONGEST_S, SHORTEST_SAMPLES = 30.0, 2048
 """Sounds are judged up to this length, and filled up with silence to this one."""
 ASPECTS = ("presence", *shapes.ATTRIBUTES)
 VIDEO_ASPECTS = ("presence", "steadiness", *moving_shapes.ATTRIBUTES)
+VIEWS_ASPECTS = ("presence", *views.ATTRIBUTES, "consistency", "hull")
 AUDIO_ASPECTS = ("presence", *tones.ATTRIBUTES)
 
 
@@ -71,6 +72,30 @@ class ShapesVideoTruth:
             VIDEO_ASPECTS,
             "moving shape",
         )
+
+
+class ShapesViewsTruth:
+    """How much of a caption of the views world four views of a solid show, measured from pixels in closed form.
+
+    Value: ``overall`` of :func:`mmalign.worlds.views.measure`, in [0, 1], higher is better; aspects: ``presence``, the
+    three attributes, ``consistency`` between the views and ``hull``, each in [0, 1]. A prompt that the world cannot
+    read, or a scene that is not four square views in the order of the world's cameras, gets a status and no score.
+    """
+
+    def __init__(self, card: RewardCard, *, device: str = "cpu") -> None:
+        self.card = card
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """Measure each scene against its own prompt."""
+
+        def prepare(media: Media) -> Tensor | str:
+            assert isinstance(media, Scene3D)
+            count = 0 if media.views is None else len(media.views)
+            if media.views is None or count != len(views.CAMERAS):
+                return f"the scene has {count} views, and this world has {len(views.CAMERAS)}"
+            return _not_square(media.views, "view") or _resized(media.views, views.VIEW_PX)
+
+        return _measured(samples, self.card, views.parse, prepare, views.measure, VIEWS_ASPECTS, "solid")
 
 
 class TonesTruth:

@@ -14,7 +14,7 @@ from mmalign.rewards import cards as table
 from mmalign.rewards.base import DifferentiableReward, PreparingReward, Reward
 from mmalign.rewards.cards import RewardCard, cards, find_card, load_reward, parse_weighted, read_card
 from mmalign.rewards.scoring import TEXT_COLUMNS
-from mmalign.worlds import moving_shapes, shapes, tones
+from mmalign.worlds import moving_shapes, shapes, tones, views
 
 READY = sorted(name for name, card in cards().items() if card.readiness() == "ready")
 every_card = pytest.mark.parametrize("name", READY)
@@ -69,9 +69,23 @@ def sounds() -> tuple[Sample, ...]:
     return tuple(map(Sample, prompts, media))
 
 
+@cache
+def scenes() -> tuple[Sample, ...]:
+    random = torch.Generator().manual_seed(0)
+    solids = [views.random_solid(random) for _ in range(5)]
+    media = [
+        *views.scenes(solids, random),
+        Scene3D(torch.rand(4, 3, 32, 32, generator=random)),
+        Scene3D(torch.zeros(4, 3, 48, 48)),
+    ]
+    prompts = [views.caption(solids[i % 4]) for i in range(len(media))]
+    return tuple(map(Sample, prompts, media))
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Sample, ...]]] = {
     "audio": sounds,
     "image": pictures,
+    "scene3d": scenes,
     "video": videos,
 }
 

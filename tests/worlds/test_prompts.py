@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 
 from mmalign.resources import resource
-from mmalign.worlds import moving_shapes, shapes, tones
+from mmalign.worlds import moving_shapes, shapes, tones, views
 from mmalign.worlds.shapes import Split
 
 CAPTIONS: dict[str, Callable[[Split], list[str]]] = {
     "moving-shapes": moving_shapes.captions,
     "shapes": shapes.captions,
+    "shapes-views": views.captions,
     "tones": tones.captions,
 }
 

@@ -1,4 +1,4 @@
-"""The tones world keeps its own bars: its sounds hold what they say, and its judge hears kind, pitch, count and order."""
+"""The tones world keeps its own bars: its sounds hold what they say, and its judge hears what, how often and when."""
 
 from dataclasses import replace
 

@@ -62,7 +62,7 @@ class RewardCard:
 
 
 # The module whose presence shows that an extra is installed.
-EXTRAS: dict[str, str] = {}
+EXTRAS: dict[str, str] = {"speech": "pocketsphinx"}
 
 
 def _extra_installed(extra: str) -> bool:

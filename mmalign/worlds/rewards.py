@@ -11,7 +11,7 @@ from mmalign.errors import ConfigError
 from mmalign.media import Audio, Image, Media, Sample, Scene3D, Video
 from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
-from mmalign.worlds import moving_shapes, shapes, tones, views
+from mmalign.worlds import commands, moving_shapes, shapes, tones, views
 
 SIDE_PX = 64
 """Pictures and frames are judged at this size, the worlds' own."""
@@ -21,6 +21,7 @@ ASPECTS = ("presence", *shapes.ATTRIBUTES)
 VIDEO_ASPECTS = ("presence", "steadiness", *moving_shapes.ATTRIBUTES)
 VIEWS_ASPECTS = ("presence", *views.ATTRIBUTES, "consistency", "hull")
 AUDIO_ASPECTS = ("presence", *tones.ATTRIBUTES)
+SPEECH_ASPECTS = ("presence", *commands.ATTRIBUTES)
 
 
 class ShapesTruth:
@@ -117,6 +118,58 @@ class TonesTruth:
             return _heard(media)
 
         return _measured(samples, self.card, tones.parse, prepare, tones.measure, AUDIO_ASPECTS, "sound")
+
+
+class CommandsTruth:
+    """How well a spoken command keeps to its voice, length and pauses, measured from the waveform; not its words.
+
+    Value: ``overall`` of :func:`mmalign.worlds.commands.measure`, in [0, 1], higher is better; aspects: ``presence``
+    and the three attributes, each in [0, 1]. A prompt that the world cannot read, or a sound above 30 s, gets a status
+    and no score.
+    """
+
+    def __init__(self, card: RewardCard, *, device: str = "cpu") -> None:
+        self.card = card
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """Measure each sound against its own prompt."""
+
+        def prepare(media: Media) -> Tensor | str:
+            assert isinstance(media, Audio)
+            return _heard(media)
+
+        return _measured(
+            samples, self.card, commands.parse, prepare, commands.measure, SPEECH_ASPECTS, "command"
+        )
+
+
+class CommandsWer:
+    """Word error rate of a spoken command, heard by pocketsphinx with the grammar of this world's commands.
+
+    Value: wrong, missing and added words over the wanted ones, 0 to 1, lower is better; what is no speech is heard as
+    nothing and gets 1. The grammar forces any other speech into a command: this tells which one was said. A prompt that
+    the world cannot read, or a sound above 30 s, gets a status and no score.
+    """
+
+    def __init__(self, card: RewardCard, *, device: str = "cpu") -> None:
+        self.card = card
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """Hear each sound and compare it with its own prompt."""
+
+        def prepare(media: Media) -> Tensor | str:
+            assert isinstance(media, Audio)
+            return _heard(media)
+
+        def measure(waves: Tensor, wanted: list[commands.Command]) -> dict[str, Tensor]:
+            heard = map(commands.recognise, waves)
+            rates = [
+                commands.word_error_rate(said, command.text)
+                for said, command in zip(heard, wanted, strict=True)
+            ]
+            return {"overall": torch.tensor(rates)}
+
+        return _measured(samples, self.card, commands.parse, prepare, measure, (), "command")
 
 
 def _measured(

@@ -167,7 +167,7 @@ def from_grid(grid: Tensor) -> Tensor:
 
 @cache
 def _stencils() -> tuple[Tensor, Tensor]:
-    """[V, K, h, h], the silhouette of each kind in each view around its centroid, and [V, K], its radius, at scale 1."""
+    """[V, K, h, h], each kind's silhouette in each view around its centroid, and [V, K], its radius, at scale 1."""
     kinds = torch.arange(len(KINDS))
     scales, fine = torch.full((len(KINDS),), STENCIL_RADIUS), 2 * STENCIL_PX
     inside, _ = trace(kinds, scales, torch.zeros(len(KINDS), 3), CAMERAS, side_px=fine)
@@ -193,10 +193,10 @@ def measure(views: Tensor, solids: Sequence[Solid]) -> dict[str, Tensor]:
         overall = presence * (kind + colour + size + consistency + hull) / 5
 
     One scale for all views comes from the four areas together. ``presence`` and ``kind`` compare the silhouettes with
-    those of each kind at that scale (and ask for a border that is clear), ``size`` the scale itself, ``colour`` the hue of what is painted, whatever its
-    shade. ``consistency`` asks that the views agree on hue and height and that opposite views are mirrored about the
-    axis. ``hull`` is the silhouettes' overlap with their own visual hull, the largest body that fits into all of them,
-    seen again from each side: 1 where one body can have cast all four.
+    those of each kind at that scale (and ask for a border that is clear), ``size`` the scale itself, ``colour`` the hue
+    of what is painted, whatever its shade. ``consistency`` asks that the views agree on hue and height and that
+    opposite views are mirrored about the axis. ``hull`` is the silhouettes' overlap with their own visual hull, the
+    largest body that fits into all of them, seen again from each side: 1 where one body can have cast all four.
 
     Args:
         views: [B, 4, 3, H, H] in [0, 1], seen by ``CAMERAS``.

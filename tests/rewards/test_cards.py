@@ -14,7 +14,7 @@ from mmalign.rewards import cards as table
 from mmalign.rewards.base import DifferentiableReward, PreparingReward, Reward
 from mmalign.rewards.cards import RewardCard, cards, find_card, load_reward, parse_weighted, read_card
 from mmalign.rewards.scoring import TEXT_COLUMNS
-from mmalign.worlds import moving_shapes, shapes, tones, views
+from mmalign.worlds import commands, moving_shapes, shapes, tones, views
 
 READY = sorted(name for name, card in cards().items() if card.readiness() == "ready")
 every_card = pytest.mark.parametrize("name", READY)
@@ -82,10 +82,24 @@ def scenes() -> tuple[Sample, ...]:
     return tuple(map(Sample, prompts, media))
 
 
+@cache
+def speeches() -> tuple[Sample, ...]:
+    random = torch.Generator().manual_seed(0)
+    asked = [commands.random_command(random) for _ in range(5)]
+    media = [
+        *commands.speeches(asked, random),
+        Speech(0.3 * torch.randn(2, 16_000, generator=random).clamp(-3, 3), 16_000),
+        Speech(torch.zeros(1, 24_000), 24_000),
+    ]
+    prompts = [commands.caption(asked[i % 4]) for i in range(len(media))]
+    return tuple(map(Sample, prompts, media))
+
+
 EXAMPLES: dict[str, Callable[[], tuple[Sample, ...]]] = {
     "audio": sounds,
     "image": pictures,
     "scene3d": scenes,
+    "speech": speeches,
     "video": videos,
 }
 

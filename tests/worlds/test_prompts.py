@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from mmalign.resources import resource
-from mmalign.worlds import moving_shapes, shapes, tones, views
+from mmalign.worlds import commands, moving_shapes, shapes, tones, views
 from mmalign.worlds.shapes import Split
 
 CAPTIONS: dict[str, Callable[[Split], list[str]]] = {
+    "commands": commands.captions,
     "moving-shapes": moving_shapes.captions,
     "shapes": shapes.captions,
     "shapes-views": views.captions,

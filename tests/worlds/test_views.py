@@ -1,4 +1,4 @@
-"""The views world keeps its own bars: its views show what they say, and its judge sees when they do not fit together."""
+"""The views world keeps its own bars: its views show what they say, and its judge sees views that do not match."""
 
 import math
 from dataclasses import replace

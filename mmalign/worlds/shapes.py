@@ -14,6 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmalign.worlds import silhouettes
+from mmalign.worlds.silhouettes import ramp
+
 KINDS = ("circle", "square", "triangle", "star")
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.14, 0.16),
@@ -265,44 +268,28 @@ def measure(pictures: Tensor, scenes: Sequence[Scene]) -> dict[str, Tensor]:
     return first
 
 
-def _ramp(x: Tensor, *, full: float, zero: float) -> Tensor:
-    """1 up to ``full``, 0 from ``zero`` on, straight between (either may be the larger)."""
-    return ((x - zero) / (full - zero)).clamp(0, 1)
-
-
 def _measure_shapes(pictures: Tensor, shapes: Sequence[Shape], half_only: Tensor) -> dict[str, Tensor]:
     pictures = pictures.float()
     side = pictures.shape[-1]
-    border = torch.cat(
-        [pictures[..., 0, :], pictures[..., -1, :], pictures[..., :, 0], pictures[..., :, -1]], -1
-    )
-    background = border.median(-1).values[:, :, None, None]
-    contrast = (pictures - background).square().sum(1).sqrt()
-    axis = (torch.arange(side) + 0.5) * (2 / side) - 1
+    axis = silhouettes.pixel_axis(side)
     targets = torch.tensor([PLACES[s.place] for s in shapes])
     # One of two shapes is judged on its own half of the picture.
     along = targets[:, 0, None, None] * axis[None, None, :] + targets[:, 1, None, None] * axis[None, :, None]
-    contrast = torch.where(half_only[:, None, None] & (along < 0), torch.zeros(()), contrast)
-    # The paint's contrast: a mean weighted towards the strongest pixels, so that soft edges do not pull it down.
-    weight = contrast**4
-    paint = (weight * contrast).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-12)
-    mask = _ramp(contrast / paint.clamp_min(1e-6)[:, None, None], full=0.75, zero=0.25)
-    area = mask.sum((1, 2)).clamp_min(1e-6)
-    centres = torch.stack([(mask * axis).sum((1, 2)), (mask * axis[:, None]).sum((1, 2))], -1) / area[:, None]
-    radii = (area / math.pi).sqrt() * (2 / side)
+    found = silhouettes.find(pictures, ignored=half_only[:, None, None] & (along < 0))
+    mask, centres, radii = found.mask, found.centres, found.radii
 
     overlaps = torch.stack([_overlap(mask, kind, centres, radii) for kind in KINDS], -1)
-    presence = _ramp(overlaps.max(-1).values, full=0.80, zero=0.50) * _ramp(paint, full=0.30, zero=0.10)
+    presence = ramp(overlaps.max(-1).values, full=0.80, zero=0.50) * ramp(found.paint, full=0.30, zero=0.10)
     kind_index = torch.tensor([KINDS.index(s.kind) for s in shapes])
     # 0.03: the silhouettes closest to each other (circle and square) differ by 0.15 in overlap.
     kind = (overlaps / 0.03).softmax(-1).gather(1, kind_index[:, None])[:, 0]
     colours = torch.tensor([COLOURS[s.colour] for s in shapes])[:, :, None, None]
-    painted = _ramp((pictures - colours).square().sum(1).sqrt(), full=0.15, zero=0.27)
+    painted = ramp((pictures - colours).square().sum(1).sqrt(), full=0.15, zero=0.27)
     inside = (mask >= 1).float() + 1e-6
     colour = (painted * inside).sum((1, 2)) / inside.sum((1, 2))
     wanted = torch.tensor([SIZES[s.size] for s in shapes])
-    size = _ramp((radii / wanted).log2().abs(), full=0.15, zero=0.45)
-    place = _ramp((centres - targets).abs().max(-1).values, full=0.16, zero=0.30)
+    size = ramp((radii / wanted).log2().abs(), full=0.15, zero=0.45)
+    place = ramp((centres - targets).abs().max(-1).values, full=0.16, zero=0.30)
     overall = presence * (kind + colour + size + place) / 4
     return {
         "overall": overall,
@@ -317,7 +304,7 @@ def _measure_shapes(pictures: Tensor, shapes: Sequence[Shape], half_only: Tensor
 def _overlap(mask: Tensor, kind: str, centres: Tensor, radii: Tensor) -> Tensor:
     """Intersection over union of measured masks with a kind's silhouette of the same centroid and area."""
     drawn = outlines([kind] * len(mask), centres, radii, side_px=mask.shape[-1])
-    return torch.minimum(mask, drawn).sum((1, 2)) / torch.maximum(mask, drawn).sum((1, 2)).clamp_min(1e-6)
+    return silhouettes.overlap(mask, drawn)
 
 
 def noisy_captions(scenes: Sequence[Scene], generator: torch.Generator, *, noise: float) -> Iterator[str]:

@@ -20,6 +20,7 @@ from mmalign.worlds import shapes
 from tests.rewards import small_models
 from tests.rewards.measured_pairs import MEASURED_BETTER
 from tests.rewards.measured_samples import MEASURED_SAMPLES
+from tests.rewards.world_samples import WORLD_BETTER, WORLD_SAMPLES
 
 
 def small_card(name: str, folder: Path, **options: Any) -> RewardCard:
@@ -155,7 +156,7 @@ CONTEXT: dict[str, Callable[[Sample], Media | str]] = {
 }
 """By key of ``needs``: what a sample is given under it."""
 
-SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {**MEASURED_SAMPLES}
+SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {**MEASURED_SAMPLES, **WORLD_SAMPLES}
 """By card: samples in the place of the modality's, for one that needs particular media or words."""
 
 READS_A_PROMPT_THAT_IS_THERE = {"placebo"}
@@ -241,6 +242,7 @@ BETTER: dict[str, Callable[[], tuple[Sample, Sample]]] = {
     "embedded/shapes-clip-views": two_turntables,
     "laion-aesthetic-v2": two_pictures,
     "shapes-truth": two_scenes,
+    **WORLD_BETTER,
     **MEASURED_BETTER,
 }
 """By card: a sample that is better than another beyond doubt; used with the real weights only."""

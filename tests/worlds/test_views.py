@@ -91,6 +91,23 @@ def test_views_that_no_one_body_casts_have_a_poor_hull() -> None:
     assert one(mixed, BRICK)["overall"] < one(large, BRICK)["overall"] - 0.2
 
 
+def test_a_body_beside_the_axis_is_one_body_all_the_same() -> None:
+    # Its silhouettes are in another place in each view; only the cameras' own geometry brings them together.
+    sphere, place = torch.tensor([KINDS.index("sphere")]), torch.tensor([[0.30, 0.45, 0.10]])
+    inside, _ = solids.trace(sphere, torch.tensor([0.25]), place, CAMERAS, side_px=32)
+    assert float(views._hull_overlap(inside.float())) > 0.95
+    # All views one further are that body turned; two of them exchanged are no body at all.
+    assert float(views._hull_overlap(inside.float().roll(1, 1))) > 0.95
+    assert float(views._hull_overlap(inside.float()[:, [2, 1, 0, 3]])) < 0.2
+    # Opposite views are mirrored about the axis: 0.12 to the right here, 0.12 to the left there.
+    seen, _ = solids.trace(
+        sphere, torch.tensor([0.36]), torch.tensor([[0.0, 0.12, 0.0]]), CAMERAS, side_px=64
+    )
+    red = torch.tensor(COLOURS["red"])[:, None, None]
+    painted = torch.where(seen[0, :, None], red, torch.full((), 0.9))
+    assert one(painted, Solid("sphere", "red", "small"))["consistency"] > 0.95
+
+
 def test_views_in_another_order_are_another_body() -> None:
     brick = views.render([BRICK], generator())[0]
     assert one(brick.roll(1, 0), BRICK)["kind"] < 0.1  # narrow sides where the broad ones were

@@ -10,9 +10,9 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=ReFLConfig(rollout_steps=16, reward_weight=1.0),
+    method=ReFLConfig(rollout_steps=16, first_share=0.2, reward_weight=1.0),
     train=TrainConfig(
-        steps=100, batch_size=16, micro_batch_size=16, learning_rate=3e-4, lora_rank=16, checkpoint_every=10
+        steps=80, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=25, glance=48),

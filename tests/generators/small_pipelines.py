@@ -1,5 +1,6 @@
 """Small random pipelines of real classes, built from configs with no file and no network."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def clip_tokenizer(length: int = 16) -> CLIPTokenizer:
     return CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=length)
 
 
+@cache  # which pieces are learned differs from one training to the next
 def t5_tokenizer() -> T5Tokenizer:
     """Pieces learned from two sentences, and every letter."""
     tokenizer = Tokenizer(models.Unigram())

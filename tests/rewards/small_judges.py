@@ -13,11 +13,15 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    WhisperFeatureExtractor,
 )
 
 from mmalign.rewards import vlm_questions
@@ -147,3 +151,28 @@ def qwen2_vl() -> tuple[Any, Any]:
         vision_end_token_id=ids["vision_end"],
     )
     return Qwen2VLForConditionalGeneration(config).eval(), processor
+
+
+def qwen2_audio() -> tuple[Any, Any]:
+    """Sounds of up to two seconds."""
+    tokenizer = word_tokenizer("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>")
+    processor = Qwen2AudioProcessor(
+        feature_extractor=WhisperFeatureExtractor(feature_size=8, chunk_length=2),
+        tokenizer=tokenizer,
+        chat_template=TEMPLATE.format(image="", video="", audio="<|audio_bos|><|AUDIO|><|audio_eos|>"),
+    )
+    torch.manual_seed(0)
+    config = Qwen2AudioConfig(
+        audio_config={
+            "model_type": "qwen2_audio_encoder",
+            "d_model": 16,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 24,
+            "num_mel_bins": 8,
+            "max_source_positions": 100,
+        },
+        text_config={**text_config(tokenizer), "model_type": "qwen2"},
+        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+    )
+    return Qwen2AudioForConditionalGeneration(config).eval(), processor

@@ -14,7 +14,7 @@ from mmalign.rewards import vlm_model
 from mmalign.rewards.cards import find_card
 from mmalign.rewards.vlm_judge import Question
 from mmalign.rewards.vlm_model import LocalJudge
-from tests.rewards.small_judges import llava, qwen2_vl
+from tests.rewards.small_judges import llava, qwen2_audio, qwen2_vl
 
 YES_NO = (("Yes",), ("No",))
 MODELS = {"llava": llava, "qwen2_vl": qwen2_vl}
@@ -151,6 +151,28 @@ def test_a_video_is_a_video_to_a_model_that_takes_one_and_pictures_to_others() -
     back = Question((Video(frames.flip(0), 2.0),), "red?")
     found = whole.choices([video, back], YES_NO).log_prob
     assert not torch.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_sounds_are_heard_once_for_all_questions_and_at_the_models_rate() -> None:
+    random = torch.Generator().manual_seed(0)
+    long, short = (Audio(torch.rand(2, n, generator=random) - 0.5, 16_000) for n in (16_000, 8_000))
+    asked = [
+        Question((long,), "red?"),
+        Question((short,), "is it small or not?"),
+        Question((long,), "blue star?"),
+    ]
+    model, processor = qwen2_audio()
+    passes: list[int] = []
+    handle = model.model.audio_tower.register_forward_hook(lambda *_: passes.append(1))
+    shared = LocalJudge(model, processor).choices(asked, YES_NO).log_prob
+    assert len(passes) == 2
+    handle.remove()
+    alone = LocalJudge(model, processor, share=False, batch_size=1).choices(asked, YES_NO).log_prob
+    assert_close(shared, alone, atol=1e-5, rtol=1e-5)
+    mono = Question((long.mono().resampled(32_000),), "red?")
+    found = LocalJudge(model, processor).choices([mono], YES_NO).log_prob[0]
+    assert_close(found, shared[0], atol=0.1, rtol=0)
+    assert not torch.allclose(shared[0], shared[2], atol=1e-3)
 
 
 def test_a_model_without_ears_refuses_a_sound() -> None:

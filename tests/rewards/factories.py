@@ -17,7 +17,8 @@ from mmalign.media import Audio, Image, Media, Sample, Scene3D, Speech, Video
 from mmalign.rewards.base import Reward
 from mmalign.rewards.cards import RewardCard, WeightFiles, find_card, load_card
 from mmalign.worlds import shapes
-from tests.rewards import small_models
+from tests.rewards import small_judges, small_models
+from tests.rewards.judge_samples import JUDGE_BETTER, JUDGE_SAMPLES
 from tests.rewards.measured_pairs import MEASURED_BETTER
 from tests.rewards.measured_samples import MEASURED_SAMPLES
 from tests.rewards.world_samples import WORLD_BETTER, WORLD_SAMPLES
@@ -83,6 +84,13 @@ def clap(folder: Path) -> Reward:
     return load_small(small_card("clap-laion-htsat-unfused", small_models.save_clap(folder)))
 
 
+def vqascore(folder: Path) -> Reward:
+    model, processor = small_judges.qwen2_vl()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return load_small(small_card("vqascore-qwen2.5-vl-7b", folder, dtype="float32"))
+
+
 FACTORIES: dict[str, Callable[[Path], Reward]] = {
     "clap-laion-htsat-unfused": clap,
     "clip-vit-h-14-laion2b": with_open_clip("clip-vit-h-14-laion2b"),
@@ -95,6 +103,7 @@ FACTORIES: dict[str, Callable[[Path], Reward]] = {
     "pickscore-v1": pickscore,
     "refclipscore-vit-b-32": with_clip("refclipscore-vit-b-32"),
     "vlm-rm-vit-h-14-laion2b": with_open_clip("vlm-rm-vit-h-14-laion2b"),
+    "vqascore-qwen2.5-vl-7b": vqascore,
 }
 """By card: saves a small model of its class in its authors' layout into a folder, and loads the card from there."""
 
@@ -156,7 +165,11 @@ CONTEXT: dict[str, Callable[[Sample], Media | str]] = {
 }
 """By key of ``needs``: what a sample is given under it."""
 
-SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {**MEASURED_SAMPLES, **WORLD_SAMPLES}
+SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {
+    **JUDGE_SAMPLES,
+    **MEASURED_SAMPLES,
+    **WORLD_SAMPLES,
+}
 """By card: samples in the place of the modality's, for one that needs particular media or words."""
 
 READS_A_PROMPT_THAT_IS_THERE = {"placebo"}
@@ -242,7 +255,8 @@ BETTER: dict[str, Callable[[], tuple[Sample, Sample]]] = {
     "embedded/shapes-clip-views": two_turntables,
     "laion-aesthetic-v2": two_pictures,
     "shapes-truth": two_scenes,
-    **WORLD_BETTER,
+    **JUDGE_BETTER,
     **MEASURED_BETTER,
+    **WORLD_BETTER,
 }
 """By card: a sample that is better than another beyond doubt; used with the real weights only."""

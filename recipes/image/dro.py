@@ -10,9 +10,9 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=200, group_size=4)),
+    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=300, group_size=4)),
     train=TrainConfig(
-        steps=150, batch_size=16, micro_batch_size=16, learning_rate=5e-4, lora_rank=16, checkpoint_every=24
+        steps=150, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=24
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=48),

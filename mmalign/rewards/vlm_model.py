@@ -12,6 +12,7 @@ from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.vlm_inputs import encode, parts_of, render
 from mmalign.rewards.vlm_judge import Choices, Question, Words, Written
 from mmalign.rewards.vlm_prefix import common_start, continue_from, together
+from mmalign.rewards.weights import advice, find, local_path
 
 
 class LocalJudge:
@@ -210,8 +211,8 @@ def _load(card: RewardCard, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
     from transformers.utils import logging
 
-    folder = card.weights_folder()
-    name = card.weights if folder is None else str(folder)
+    folder = find(card)
+    name = str(card.weights if folder is None else folder)
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -222,6 +223,11 @@ def _load(card: RewardCard, dtype: str) -> tuple[Any, Any]:
         return model, AutoProcessor.from_pretrained(name)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
+        if folder is None and local_path(str(card.weights)) is None:
+            raise ConfigError(
+                f"reward '{card.name}': its weights are not on this machine and could not be fetched ({reason}); "
+                f"{advice(card)}"
+            ) from error
         raise ConfigError(
             f"reward '{card.name}': transformers could not load '{card.weights}' ({reason}); it takes a folder with "
             "config.json, weights and a processor, or a hub id and a network"

@@ -188,7 +188,7 @@ def _fetch(card: "RewardCard", part: str, files: Iterable[str]) -> Path:
     own = None if card.weights is None else local_path(card.weights)
     if own is not None and not part:
         lacking = "is not there" if not own.exists() else f"does not have all of {', '.join(names)}"
-        raise ConfigError(f"reward '{card.name}': its weights folder '{own}' {lacking}; {_advice(card)}")
+        raise ConfigError(f"reward '{card.name}': its weights folder '{own}' {lacking}; {advice(card)}")
     try:
         if _is_url(wanted.source):
             return _download(wanted.source, names, weights_home() / card.name / part)
@@ -196,7 +196,7 @@ def _fetch(card: "RewardCard", part: str, files: Iterable[str]) -> Path:
     except Exception as error:
         raise ConfigError(
             f"reward '{card.name}': its weights are not on this machine and could not be fetched "
-            f"({_first_line(error)}); {_advice(card)}"
+            f"({_first_line(error)}); {advice(card)}"
         ) from error
 
 
@@ -233,7 +233,7 @@ def _download(url: str, names: list[str], folder: Path) -> Path:
     return folder
 
 
-def _advice(card: "RewardCard") -> str:
+def advice(card: "RewardCard") -> str:
     """What to type to have the weights, one command for each part that is not here."""
     commands = []
     for part in ("", *card.parts):

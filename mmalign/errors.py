@@ -57,8 +57,12 @@ class DataError(MmalignError):
         super().__init__(f"{', '.join(place)}: {message}")
 
 
+SHORT_LIST = 16
+"""Names that an error lists beside the nearest one."""
+
+
 class UnknownNameError(MmalignError):
-    """A name that is not known, with near matches.
+    """A name that is not known, with the nearest one, and with all that are known where that is a short list.
 
     >>> print(UnknownNameError("reward", "placbo", ["placebo", "shapes-truth"]))
     no reward is called 'placbo'. Did you mean 'placebo'? Known: placebo, shapes-truth.
@@ -68,5 +72,5 @@ class UnknownNameError(MmalignError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        listing = ", ".join(names) if names else "none"
-        super().__init__(f"no {what} is called '{name}'.{hint} Known: {listing}.")
+        listing = f" Known: {', '.join(names) or 'none'}." if len(names) <= SHORT_LIST or not near else ""
+        super().__init__(f"no {what} is called '{name}'.{hint}{listing}")

@@ -22,7 +22,8 @@ from mmalign.evaluation.agreement import (
 )
 from mmalign.evaluation.judge_data import JudgeData
 from mmalign.evaluation.verdicts import COVARIATES, Verdicts, compare_sides, score_sides, score_singles
-from mmalign.rewards.base import PairReward, Reward
+from mmalign.rewards.base import Reward
+from mmalign.rewards.pairwise import PairReward
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -112,7 +113,7 @@ class _Board:
     def __init__(self, verdicts: Verdicts, *, resamples: int, seed: int) -> None:
         kept = np.flatnonzero(verdicts.judged)
         self.cases = [verdicts.cases[i] for i in kept]
-        self.margin, self.back = verdicts.margin[kept], verdicts.back[kept]
+        self.margin, self.agreed = verdicts.margin[kept], verdicts.agreed[kept]
         self.covariates = {name: values[kept] for name, values in verdicts.covariates.items()}
         self.human = np.array([case.human for case in self.cases], dtype=np.float64)
         self.prompts = [case.prompt for case in self.cases]
@@ -247,8 +248,9 @@ class _Board:
 
     def order(self) -> list[Measure]:
         """Share of the pairs that a judge decides alike in both orders."""
-        same = (np.sign(self.back[:, 0]) == -np.sign(self.back[:, 1])).astype(np.float64)
-        return self.measure("order consistency", lambda r: float(same[r].mean()), np.arange(len(self.cases)))
+        return self.measure(
+            "order consistency", lambda r: float(self.agreed[r].mean()), np.arange(len(self.cases))
+        )
 
     def _where(self, test: Callable[..., bool]) -> Rows:
         return np.array([i for i, case in enumerate(self.cases) if test(case)], dtype=np.int64)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from mmalign.errors import DataError
 from mmalign.evaluation.judge_data import Case, Single
 from mmalign.media import Audio, Image, Media, Sample, Scene3D, Video
-from mmalign.rewards.base import OK, PairReward, Reward, Score
+from mmalign.rewards.base import OK, Reward, Score
 from mmalign.rewards.cards import RewardCard
+from mmalign.rewards.pairwise import PairReward
 from mmalign.rewards.scoring import Loadable, score_files
 
 COVARIATES = ("pixels", "duration_s", "brightness", "saturation", "loudness")
@@ -28,14 +29,14 @@ class Verdicts:
     Args:
         cases: n.
         margin: [n], above 0 where the first is better, NaN where there is no verdict; log odds for a judge of pairs.
-        back: [n, 2], margins of a judge of pairs in both orders, each for the one it saw first.
+        agreed: [n], 1 where a judge of pairs decided alike in both orders and 0 where not; NaN without that.
         covariates: named [n, 2], of the first and the second; NaN where a medium has none.
         failures: why there is no verdict, each reason once.
     """
 
     cases: tuple[Case, ...]
     margin: NDArray[np.float64]
-    back: NDArray[np.float64]
+    agreed: NDArray[np.float64]
     covariates: dict[str, NDArray[np.float64]]
     failures: tuple[str, ...]
 
@@ -124,19 +125,20 @@ def score_sides(reward: Reward, cases: Sequence[Case], *, batch_size: int) -> Ve
                 number = measured.aspects.get(name)
                 sides[name][i, k] = math.nan if number is None else number
         margin[i] = scores[0] - scores[1]
-    return Verdicts(tuple(cases), margin, np.full((len(cases), 2), math.nan), sides, tuple(failures))
+    return Verdicts(tuple(cases), margin, np.full(len(cases), math.nan), sides, tuple(failures))
 
 
 def compare_sides(judge: PairReward, cases: Sequence[Case], *, batch_size: int) -> Verdicts:
-    """Verdicts of a judge of pairs, asked in both orders, so that a liking for the first place cancels.
+    """Verdicts of a judge of pairs in both orders, so that a liking for the first place cancels.
 
-        p = (p_12 + 1 - p_21) / 2,   margin = log(p / (1 - p))
+        p = (p_12 + 1 - p_21) / 2,   margin = log(p / (1 - p)),   p = P(first) + P(tie) / 2
+
+    A judge that shows each pair in both orders by itself is asked once.
 
     Source: RL-VLM-F's debiasing as in Wang et al. 2024 (arXiv:2402.03681), with probabilities.
     """
     n = len(cases)
-    back = np.full((n, 2), math.nan)
-    margin = np.full(n, math.nan)
+    agreed, margin = np.full(n, math.nan), np.full(n, math.nan)
     failures: dict[str, None] = {}
     for start in range(0, n, batch_size):
         part = range(start, min(start + batch_size, n))
@@ -149,17 +151,18 @@ def compare_sides(judge: PairReward, cases: Sequence[Case], *, batch_size: int) 
         if not loaded:
             continue
         first, second = [entry[1] for entry in loaded], [entry[2] for entry in loaded]
-        there, again = judge.compare(first, second), judge.compare(second, first)
+        found = judge.compare(first, second)
+        p, same, status = found.wins, found.agreed, found.status
+        if same is None:
+            again = judge.compare(second, first)
+            same = (p - 0.5).sign() == (0.5 - again.wins).sign()
+            p, status = (p + 1 - again.wins) / 2, [*status, *again.status]
+        failures |= dict.fromkeys(entry for entry in status if entry != OK)
         for k, (i, _, _) in enumerate(loaded):
-            for status in (there.status[k], again.status[k]):
-                if status != OK:
-                    failures[status] = None
-            p12, p21 = float(there.first_wins[k]), float(again.first_wins[k])
-            back[i] = p12 - 0.5, p21 - 0.5
-            p = (p12 + 1 - p21) / 2
-            margin[i] = _logit(p)
+            margin[i] = _logit(float(p[k]))
+            agreed[i] = math.nan if math.isnan(margin[i]) else float(same[k])
     empty = {name: np.full((n, 2), math.nan) for name in COVARIATES}
-    return Verdicts(tuple(cases), margin, back, empty, tuple(failures))
+    return Verdicts(tuple(cases), margin, agreed, empty, tuple(failures))
 
 
 def score_singles(

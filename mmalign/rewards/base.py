@@ -94,44 +94,6 @@ class PreparingReward(Reward, Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Preference:
-    """What a judge of pairs says of B pairs.
-
-    Args:
-        first_wins: [B], probability that the first is the better one; NaN exactly where ``status`` is not "ok".
-        status: B times "ok", or why this pair has no verdict.
-        tie: [B], probability that neither is; None where the judge knows no ties.
-
-    Raises:
-        ShapeError: the lengths differ, or ``first_wins`` and ``status`` disagree about what failed.
-    """
-
-    first_wins: Tensor
-    status: list[str]
-    tie: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        count = len(self.status)
-        for name, values in (("first_wins", self.first_wins), ("tie", self.tie)):
-            if values is not None and values.shape != (count,):
-                raise ShapeError(f"{name}: expected [B] = [{count}], got {list(values.shape)}")
-        failed = torch.tensor([status != OK for status in self.status], dtype=torch.bool)
-        if not torch.equal(failed, torch.isnan(self.first_wins).cpu()):
-            raise ShapeError('first_wins: must be NaN exactly where status is not "ok"')
-
-
-@runtime_checkable
-class PairReward(Protocol):
-    """A judge that has to see two media of one prompt side by side."""
-
-    card: RewardCard
-
-    def compare(self, first: Sequence[Sample], second: Sequence[Sample]) -> Preference:
-        """One verdict per pair, in order; the prompt is that of the first."""
-        ...
-
-
 def obstacle(sample: Sample, card: RewardCard) -> str:
     """ "ok", or why this reward cannot score the sample.
 

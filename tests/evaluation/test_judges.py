@@ -17,8 +17,10 @@ from mmalign.evaluation.judge_data import read_judge_data
 from mmalign.evaluation.judges import Judgement, Measure, judge
 from mmalign.evaluation.verdicts import covariates
 from mmalign.media import Audio, Image, Sample, Video
-from mmalign.rewards.base import OK, Preference, Score, scatter
-from mmalign.rewards.cards import find_card
+from mmalign.rewards.base import OK, Score, scatter
+from mmalign.rewards.cards import find_card, load_reward
+from mmalign.rewards.pairwise import PairReward, Preference
+from mmalign.worlds import shapes
 
 CARD = replace(find_card("placebo"), name="red-v1", needs=())
 
@@ -55,7 +57,8 @@ class First:
             for a, b in zip(first, second, strict=True)
             if isinstance(a.media, Image) and isinstance(b.media, Image)
         ]
-        return Preference(torch.sigmoid(1 + self.sense * torch.stack(gaps)), [OK] * len(first))
+        wins = torch.sigmoid(1 + self.sense * torch.stack(gaps))
+        return Preference(wins, torch.zeros_like(wins), [OK] * len(first))
 
 
 def save(folder: Path, name: str, red: float, green: float = 0.2, side: int = 4) -> str:
@@ -240,6 +243,27 @@ def test_a_judge_of_pairs_is_asked_in_both_orders(pairs: Path) -> None:
     assert named(blind, "accuracy").value == 0  # the first place cancels, and what is left is a tie
     assert named(keen, "order consistency").value == 1
     assert named(keen, "accuracy").value == pytest.approx(0.9)
+
+
+def test_the_judge_that_ships_is_one_of_pairs(tmp_path: Path) -> None:
+    """It shows both orders itself, and says in how many pairs they agreed."""
+    random = torch.Generator().manual_seed(0)
+    scenes = [shapes.random_scene(random, split="heldout") for _ in range(6)]
+    for i, picture in enumerate(shapes.render(scenes, random)):
+        Image(picture).save(tmp_path / f"{i}.png")
+    rows = [
+        {"prompt": shapes.caption(scenes[i]), "chosen": f"{i}.png", "rejected": f"{(i + 1) % 6}.png"}
+        for i in range(6)
+    ]
+    reward = load_reward("embedded/shapes-vlm-pair")
+    assert isinstance(reward, PairReward)
+    data = read_judge_data([lines(tmp_path / "pairs.jsonl", rows)])
+    found = judge(reward, data, resamples=20)
+    sides = [
+        [Sample(row["prompt"], Image.load(tmp_path / row[k])) for row in rows] for k in ("chosen", "rejected")
+    ]
+    assert named(found, "order consistency").value == pytest.approx(reward.compare(*sides).consistency)
+    assert named(found, "accuracy").value >= 0.8
 
 
 def test_what_is_measured_of_media() -> None:

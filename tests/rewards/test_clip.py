@@ -178,6 +178,14 @@ def test_a_prompt_is_embedded_once(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert len(reward.encoder.text.kept) == 3
 
 
+def test_a_prompt_has_the_same_bits_whichever_others_are_new() -> None:
+    captions = shapes.captions("heldout")[:37]
+    together = ClipReward(find_card("embedded/shapes-clip")).encoder.text(captions)
+    for some in ([0], [5, 9], list(range(7)), list(range(20, 37))):
+        alone = ClipReward(find_card("embedded/shapes-clip")).encoder.text([captions[i] for i in some])
+        assert torch.equal(alone, together[some])
+
+
 @pytest.mark.parametrize("which", ["open_clip's tokenizer", "a transformers tokenizer"])
 def test_a_long_prompt_keeps_its_beginning_and_its_end_token_and_is_reported(
     folder: Path, which: str

@@ -132,7 +132,7 @@ class SpeechAdapter:
         Raises:
             ConfigError: the model has a LoRA, which has a folder of its own.
         """
-        if self.generator._layers:
+        if self.generator.kept.layers:
             raise ConfigError(
                 "the model has a LoRA: save_lora writes that, and save belongs to the model without it"
             )

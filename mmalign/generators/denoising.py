@@ -6,10 +6,10 @@ guidance mixes the two branches, and at which noise levels the model works. What
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from mmalign.sampling.parametrisation import Prediction
 DENOISERS = ("prior", "transformer", "unet")
 PROBE_PROMPTS = ("a", "the other one")
 PROBE_STEPS = 4
-Weights = Literal["policy", "reference", "old", "target"]
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest relative error of a load-time check; in sixteen bits it is the rounding of the pipeline's own latents."""
 
@@ -53,7 +52,6 @@ class DenoisingGenerator:
         self.checks: dict[str, float] = {}
         """Relative errors measured at load, by name."""
         self._probe(options)
-        self._layers = lora.tuner_layers(self.policy)
         self.kept = lora.KeptWeights(self.policy)
         """Copies of the LoRA by name."""
         self.denoiser_passes = 0
@@ -65,24 +63,15 @@ class DenoisingGenerator:
     def attach_lora(self, *, rank: int, alpha: float | None = None, seed: int = 0) -> None:
         """Make a fresh LoRA the policy; until it is trained, policy and reference are bit-identical."""
         lora.attach(self.policy, rank=rank, alpha=alpha, seed=seed)
-        self._layers = lora.tuner_layers(self.policy)
         self.kept = lora.KeptWeights(self.policy)
 
-    @contextmanager
-    def weights(self, which: Weights) -> Iterator[None]:
+    def weights(self, which: lora.Weights) -> AbstractContextManager[None]:
         """Compute with the policy, with the reference (the LoRA off), or with a kept copy of the LoRA such as "old".
 
         Raises:
             ConfigError: no copy of this name was kept.
         """
-        if which == "policy":
-            yield
-        elif which == "reference":
-            with lora.disabled(self._layers):
-                yield
-        else:
-            with self.kept.active(which):
-                yield
+        return self.kept.computing_with(which)
 
     # --- conditioning and prediction ----------------------------------------------------------------------------------
 

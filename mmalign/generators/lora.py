@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
@@ -16,6 +16,9 @@ WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 ATTENTION_LINEARS = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "qkv", "proj"
 )  # fmt: skip
+
+Weights = Literal["policy", "reference", "old", "target"]
+"""What a generator computes with: its LoRA on or off, or a kept copy of it."""
 
 
 def lora_targets(denoiser: nn.Module) -> list[str]:
@@ -97,6 +100,7 @@ class KeptWeights:
     """Copies of a LoRA by name, which can take its place: only the LoRA exists twice, never the frozen weights."""
 
     def __init__(self, denoiser: nn.Module) -> None:
+        self.layers = tuner_layers(denoiser)
         self._parameters = {name: p for name, p in denoiser.named_parameters() if p.requires_grad}
         self._copies: dict[str, dict[str, Tensor]] = {}
 
@@ -110,12 +114,24 @@ class KeptWeights:
             copy.lerp_(self._parameters[key].detach(), 1 - decay)
 
     @contextmanager
-    def active(self, name: str) -> Iterator[None]:
-        """Compute with a copy inside the block, without gradient to it.
+    def computing_with(self, which: Weights) -> Iterator[None]:
+        """Compute with the "policy", with the "reference" (the LoRA off), or with a kept copy such as "old".
 
         Raises:
             ConfigError: no copy of this name was kept.
         """
+        if which == "policy":
+            yield
+        elif which == "reference":
+            with disabled(self.layers):
+                yield
+        else:
+            with self._active(which):
+                yield
+
+    @contextmanager
+    def _active(self, name: str) -> Iterator[None]:
+        """With a copy in the LoRA's place, without gradient to it."""
         if name not in self._copies:
             raise ConfigError(
                 f"weights: no copy '{name}' was kept; there are {sorted(self._copies) or 'none'}"

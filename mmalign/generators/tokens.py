@@ -4,11 +4,11 @@ How a class reads and writes its tokens is its ``TokenLayout``, chosen by what t
 share: the policy as a LoRA, prompts as conditioning, teacher-forced logits, and samples with their log-probability.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,6 @@ from mmalign.generators.token_layouts import (
 )
 from mmalign.sampling.tokens import NEVER, TokenSampler, guided_logits, gumbel_noise
 
-Weights = Literal["policy", "reference", "old", "target"]
 CHECK_TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest difference of a load-time check, as a share of the largest logit."""
 
@@ -86,7 +85,6 @@ class TokenGenerator:
         self.policy: nn.Module = model
         model.eval().requires_grad_(False)
         self._allowed = self.layout.allowed()
-        self._layers = lora.tuner_layers(model)
         self.kept = lora.KeptWeights(model)
         """Copies of the LoRA by name."""
         self.denoiser_passes = 0
@@ -114,35 +112,28 @@ class TokenGenerator:
         """
         if not (folder / "adapter_config.json").is_file():
             raise ConfigError(f"{folder}: no adapter_config.json here; give a run's lora folder")
-        if self._layers:
+        if self.kept.layers:
             raise ConfigError("the model has a LoRA already; load this one into a fresh model")
         self.model.load_adapter(folder, is_trainable=True)
         for parameter in lora.trainable(self.model):
             parameter.data = parameter.data.float()  # as a fresh one is held
         self._lora_changed()
-        if not self._layers or not any("lora_B" in n and p.any() for n, p in self.model.named_parameters()):
+        if not self.kept.layers or not any(
+            "lora_B" in n and p.any() for n, p in self.model.named_parameters()
+        ):
             raise ConfigError(f"{folder}: nothing of this LoRA fits a {type(self.model).__name__}")
 
     def _lora_changed(self) -> None:
         self.model.eval()
-        self._layers = lora.tuner_layers(self.model)
         self.kept = lora.KeptWeights(self.model)
 
-    @contextmanager
-    def weights(self, which: Weights) -> Iterator[None]:
+    def weights(self, which: lora.Weights) -> AbstractContextManager[None]:
         """Compute with the policy, with the reference (the LoRA off), or with a kept copy of the LoRA such as "old".
 
         Raises:
             ConfigError: no copy of this name was kept.
         """
-        if which == "policy":
-            yield
-        elif which == "reference":
-            with lora.disabled(self._layers):
-                yield
-        else:
-            with self.kept.active(which):
-                yield
+        return self.kept.computing_with(which)
 
     # --- conditioning and logits --------------------------------------------------------------------------------------
 

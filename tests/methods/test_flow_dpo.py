@@ -66,7 +66,7 @@ def fresh(with_lora: DenoisingGenerator) -> Iterator[DenoisingGenerator]:
 def trained(fresh: DenoisingGenerator) -> DenoisingGenerator:
     """The policy is another network than the reference."""
     for seed, parameter in enumerate(lora.trainable(fresh.policy)):
-        parameter.data.copy_(gaussian(*parameter.shape, seed=seed))
+        parameter.data.copy_(0.5 * gaussian(*parameter.shape, seed=seed))
     return fresh
 
 

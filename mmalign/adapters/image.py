@@ -55,8 +55,7 @@ class ImageAdapter:
 
     def decode_with_grad(self, latents: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [0, 1] of latents [B, ...], with gradient."""
-        height, width = self.generator.size
-        return self.generator.codec.decode(latents, height=height, width=width)
+        return self.generator.codec.decode(latents)
 
     def save_lora(self, folder: Path) -> None:
         """Write ``pytorch_lora_weights.safetensors``, for plain ``pipeline.load_lora_weights(folder)``."""

@@ -256,7 +256,7 @@ class DenoisingGenerator:
         }
 
     def _probe(self, options: dict[str, Any]) -> None:
-        """Run the pipeline plainly, with guidance, and with one prompt twice; keep what explains all of it."""
+        """Run the pipeline plainly, with guidance, and with every prompt twice; keep what explains all of it."""
         self.guidance_name = "guidance_scale" if "guidance_scale" in _options(self.pipeline) else None
 
         def probe(
@@ -284,8 +284,7 @@ class DenoisingGenerator:
                 f"{type(self.pipeline).__name__}: guidance 1 does not turn guidance off; with it, "
                 f"{len(plain.calls)} denoiser calls were made in {len(plain.steps)} steps"
             )
-        once, twice = probe(PROBE_PROMPTS[0])[0], probe(*PROBE_PROMPTS[:1] * 2)[0]
-        self.axes = batch_axes(once.calls[0].arguments, twice.calls[0].arguments)
+        self.axes = batch_axes(arguments, probe(*PROBE_PROMPTS * 2)[0].calls[0].arguments)
         sign, error = _sign(plain)
         self._check("prediction is the scheduler's input", error)
         self.timesteps = read_timesteps(self.pipeline.scheduler, plain)

@@ -274,7 +274,13 @@ class DenoisingGenerator:
         # A decoder that adds noise of its own (LTX's) is compared without it, and the codec decodes without it.
         quiet = {"decode_noise_scale": 0.0} if "decode_noise_scale" in _options(self.pipeline) else {}
         with listen_decoder(decodes(self.pipeline)) as decoded:
-            plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
+            try:
+                plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise UnsupportedPipelineError(
+                    f"{type(self.pipeline).__name__}: a run of prompts alone with {options or 'no options'} failed: "
+                    f"{error}"
+                ) from error
         arguments = plain.calls[0].arguments
         self.time_name = time_name(arguments)
         self.time_dtype = arguments[self.time_name].dtype
@@ -346,8 +352,10 @@ def _component(pipeline: Any) -> str:
     """The name of the denoiser.
 
     Raises:
-        UnsupportedPipelineError: there is none, or there are two.
+        UnsupportedPipelineError: there is none, there are two, or the pipeline takes no prompt.
     """
+    if "prompt" not in _options(pipeline):
+        raise UnsupportedPipelineError(f"{type(pipeline).__name__} takes no prompt")
     found = [name for name in pipeline.components if name.split("_")[0] in DENOISERS]
     found = [name for name in found if isinstance(getattr(pipeline, name), nn.Module)]
     if len(found) != 1:

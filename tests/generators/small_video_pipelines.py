@@ -59,18 +59,19 @@ def wan_vae() -> AutoencoderKLWan:
     ).eval()
 
 
-def wan(*, scheduler: Any = None) -> WanPipeline:
-    """Its own scheduler is a multistep solver of a flow."""
+def wan(*, denoisers: int = 1) -> WanPipeline:
+    """Its own scheduler is a multistep solver of a flow; the larger Wan 2.2 have a second denoiser for little noise."""
     torch.manual_seed(0)
     return WanPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=t5_encoder(),
         vae=wan_vae(),
-        scheduler=scheduler
-        or UniPCMultistepScheduler(
+        scheduler=UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
         ),
         transformer=wan_transformer(),
+        transformer_2=wan_transformer() if denoisers == 2 else None,
+        boundary_ratio=0.875 if denoisers == 2 else None,
     )
 
 

@@ -3,31 +3,60 @@
 ``docs/models.md`` shows this table to users, and the last test keeps the two in step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionImg2ImgPipeline, UNet2DModel
 from torch import Tensor
 from torch.testing import assert_close
 
+from mmalign.errors import UnsupportedPipelineError
 from mmalign.generators import lora
 from mmalign.generators.codecs.media import modality_of
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.generators.rollout import Sampler, begin, rollout
 from mmalign.likelihoods import denoising_log_likelihood, token_log_prob
-from tests.generators.small_picture_pipelines import PICTURE_PIPELINES
-from tests.generators.small_pipelines import PIPELINES
+from tests.generators.small_picture_pipelines import PICTURE_PIPELINES, lumina_2
+from tests.generators.small_pipelines import PIPELINES, stable_diffusion
 from tests.generators.small_sound_pipelines import SOUND_PIPELINES
 from tests.generators.small_token_models import generator as token_generator
-from tests.generators.small_video_pipelines import VIDEO_PIPELINES
+from tests.generators.small_video_pipelines import VIDEO_PIPELINES, wan
 
 PROMPTS, SEEDS = ["a red circle", "one blue star on the left"], [5, 6]
 ROW = torch.tensor([300, 700])
 SLOW = {"flux-guidance", "ltx-timed", "stable-diffusion-tiny-vae"}
 """Second settings of a class that is in the table already."""
+CLASSES = {
+    "audioldm2": "AudioLDM2Pipeline",
+    "aura-flow": "AuraFlowPipeline",
+    "cogvideox": "CogVideoXPipeline",
+    "csm": "CsmForConditionalGeneration",
+    "dia": "DiaForConditionalGeneration",
+    "flux": "FluxPipeline",
+    "flux-guidance": "FluxPipeline",
+    "hunyuan-video": "HunyuanVideoPipeline",
+    "janus": "JanusForConditionalGeneration",
+    "ltx": "LTXPipeline",
+    "ltx-timed": "LTXPipeline",
+    "lumina-2": "Lumina2Pipeline",
+    "mochi": "MochiPipeline",
+    "musicgen": "MusicgenForConditionalGeneration",
+    "pixart-alpha": "PixArtAlphaPipeline",
+    "pixart-sigma": "PixArtSigmaPipeline",
+    "qwen-image": "QwenImagePipeline",
+    "sana": "SanaPipeline",
+    "stable-audio": "StableAudioPipeline",
+    "stable-diffusion": "StableDiffusionPipeline",
+    "stable-diffusion-3": "StableDiffusion3Pipeline",
+    "stable-diffusion-tiny-vae": "StableDiffusionPipeline",
+    "stable-diffusion-v": "StableDiffusionPipeline",
+    "stable-diffusion-xl": "StableDiffusionXLPipeline",
+    "wan": "WanPipeline",
+}
 
 
 @dataclass(frozen=True)
@@ -48,30 +77,21 @@ FAMILIES = {
 TOKEN_FAMILIES = {"csm": "speech", "dia": "speech", "janus": "image", "musicgen": "audio"}
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A generator with a LoRA that is not its reference."""
-
-    generator: DenoisingGenerator
-    options: dict[str, Any]
-    medium: str
-    checks: dict[str, float]
-
-
 @pytest.fixture(
     scope="module",
     params=[
         pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(FAMILIES)
     ],
 )
-def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[Family, DenoisingGenerator]]:
+def loaded(request: pytest.FixtureRequest) -> tuple[Family, DenoisingGenerator]:
     family = FAMILIES[request.param]
     generator = DenoisingGenerator(family.build(), **family.options)
     generator.attach_lora(rank=2)
     for seed, parameter in enumerate(lora.trainable(generator.policy)):
         random = torch.Generator().manual_seed(seed)
         parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=random))
-    yield family, generator
+    assert type(generator.pipeline).__name__ == CLASSES[request.param]
+    return family, generator
 
 
 def sampled(family: Family, generator: DenoisingGenerator, **options: Any) -> Tensor:
@@ -197,6 +217,7 @@ def test_a_lora_makes_the_same_difference_in_a_plain_pipeline(
 @pytest.mark.parametrize("kind", sorted(TOKEN_FAMILIES))
 def test_a_token_model_is_trained_and_its_lora_carried(kind: str, tmp_path: Path) -> None:
     made = token_generator(kind)
+    assert type(made.model).__name__ == CLASSES[kind]
     made.attach_lora(rank=2)
     for seed, parameter in enumerate(lora.trainable(made.model)):
         parameter.data.copy_(
@@ -213,6 +234,57 @@ def test_a_token_model_is_trained_and_its_lora_carried(kind: str, tmp_path: Path
     made.save_lora(tmp_path)
     fresh = token_generator(kind)
     before = token_log_prob(fresh, tokens, conditioning).detach()
-    assert float((before - log_prob).abs().max()) > 1e-3
+    assert float((before - log_prob.detach()).abs().max()) > 1e-3
     fresh.load_lora(tmp_path)
     assert_close(token_log_prob(fresh, tokens, conditioning), log_prob)
+
+
+def image_to_image() -> Any:
+    return StableDiffusionImg2ImgPipeline(**stable_diffusion().components, requires_safety_checker=False)
+
+
+def unconditional() -> Any:
+    return DDPMPipeline(
+        unet=UNet2DModel(sample_size=8, block_out_channels=(32,) * 4), scheduler=DDPMScheduler()
+    )
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
+    "DDPMPipeline": (unconditional, {}, "takes no prompt"),
+    "Lumina2Pipeline": (
+        lumina_2,
+        {**PICTURE_PIPELINES["lumina-2"][1], "cfg_normalization": True},
+        "guidance is linear in its branches",
+    ),
+    "StableDiffusionImg2ImgPipeline": (image_to_image, {}, "a run of prompts alone"),
+    "WanPipeline": (lambda: wan(denoisers=2), VIDEO_PIPELINES["wan"][1], "several denoisers"),
+}
+"""By class: a builder, options, and what the refusal says."""
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_cannot_be_verified_is_refused_with_the_reason(name: str) -> None:
+    build, options, reason = REFUSED[name]
+    pipeline = build()
+    assert type(pipeline).__name__ == name
+    with pytest.raises(UnsupportedPipelineError, match=reason):
+        DenoisingGenerator(pipeline, **options)
+
+
+def test_the_page_of_models_is_this_table() -> None:
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line[:3] == "| `"
+    ]
+    works = {
+        (row[0].strip("`"), row[1], test.strip("` "))
+        for row in rows
+        if len(row) == 4
+        for test in row[3].split(",")
+    }
+    media = {**{name: family.medium for name, family in FAMILIES.items()}, **TOKEN_FAMILIES}
+    assert works == {(CLASSES[name], medium, name) for name, medium in media.items()}
+    refused = {(row[0].strip("`"), row[1].strip("`")) for row in rows if len(row) == 3}
+    assert refused == {(name, reason) for name, (_, _, reason) in REFUSED.items()}

@@ -190,7 +190,15 @@ class DenoisingGenerator:
     def pipeline_options(
         self, *, guidance: float | None = None, steps: int | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off."""
+        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off.
+
+        Raises:
+            ConfigError: guidance is asked of a pipeline that takes no ``guidance_scale``.
+        """
+        if guidance is not None and self.guidance_name is None:
+            raise ConfigError(
+                f"{type(self.pipeline).__name__} takes no guidance_scale; guidance = {guidance} would be ignored"
+            )
         own: dict[str, Any] = dict(options)
         if self.guidance_name is not None:
             own[self.guidance_name] = 1.0 if guidance is None else guidance

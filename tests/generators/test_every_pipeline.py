@@ -22,6 +22,7 @@ from mmalign.generators.rollout import Sampler, begin, rollout
 from mmalign.likelihoods import denoising_log_likelihood, token_log_prob
 from tests.generators.small_picture_pipelines import PICTURE_PIPELINES, lumina_2
 from tests.generators.small_pipelines import PIPELINES, stable_diffusion
+from tests.generators.small_scene_pipelines import shap_e
 from tests.generators.small_sound_pipelines import SOUND_PIPELINES
 from tests.generators.small_token_models import generator as token_generator
 from tests.generators.small_video_pipelines import VIDEO_PIPELINES, wan
@@ -256,6 +257,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
         {**PICTURE_PIPELINES["lumina-2"][1], "cfg_normalization": True},
         "guidance is linear in its branches",
     ),
+    "ShapEPipeline": (shap_e, {}, "no VAE that encodes and decodes"),
     "StableDiffusionImg2ImgPipeline": (image_to_image, {}, "a run of prompts alone"),
     "WanPipeline": (lambda: wan(denoisers=2), VIDEO_PIPELINES["wan"][1], "several denoisers"),
 }

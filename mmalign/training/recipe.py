@@ -71,6 +71,12 @@ class SamplingConfig:
     height: int | None = None
     """In pixels; None is the model's own."""
     width: int | None = None
+    frames: int | None = None
+    """Of a video; None is the model's own number."""
+    fps: float | None = None
+    """Frames per second, in pipelines that are told; None is the model's own rate."""
+    duration_s: float | None = None
+    """Of a sound; None is the model's own length."""
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32

@@ -1,6 +1,7 @@
 """The learning rate over a run."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -11,7 +12,7 @@ CONFIG = TrainConfig(steps=50, warmup_steps=10)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_every_schedule_rises_to_the_whole_rate(schedule: str) -> None:
+def test_every_schedule_rises_to_the_whole_rate(schedule: Literal["constant", "linear", "cosine"]) -> None:
     config = replace(CONFIG, lr_schedule=schedule)
     rising = [learning_rate_share(config, step) for step in range(10)]
     assert rising == pytest.approx([step / 10 for step in range(1, 11)])
@@ -19,8 +20,7 @@ def test_every_schedule_rises_to_the_whole_rate(schedule: str) -> None:
 
 
 def test_falling_schedules_reach_one_half_in_the_middle_and_nothing_after_the_last_step() -> None:
-    for schedule in ("linear", "cosine"):
-        config = replace(CONFIG, lr_schedule=schedule)
+    for config in (replace(CONFIG, lr_schedule="linear"), replace(CONFIG, lr_schedule="cosine")):
         shares = [learning_rate_share(config, step) for step in range(10, 50)]
         assert shares == sorted(shares, reverse=True)
         assert learning_rate_share(config, 30) == pytest.approx(0.5)
@@ -29,7 +29,7 @@ def test_falling_schedules_reach_one_half_in_the_middle_and_nothing_after_the_la
 
 
 def test_cosine_stays_high_longer_and_ends_lower() -> None:
-    linear, cosine = (replace(CONFIG, lr_schedule=name) for name in ("linear", "cosine"))
+    linear, cosine = replace(CONFIG, lr_schedule="linear"), replace(CONFIG, lr_schedule="cosine")
     assert learning_rate_share(cosine, 15) > learning_rate_share(linear, 15)
     assert learning_rate_share(cosine, 45) < learning_rate_share(linear, 45)
     assert {learning_rate_share(CONFIG, step) for step in range(9, 50)} == {1.0}

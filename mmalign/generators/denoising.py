@@ -199,7 +199,7 @@ class DenoisingGenerator:
             raise ConfigError(
                 f"{type(self.pipeline).__name__} takes no guidance_scale; guidance = {guidance} would be ignored"
             )
-        own: dict[str, Any] = dict(options)
+        own: dict[str, Any] = {pipeline_name(name, self.pipeline): value for name, value in options.items()}
         if self.guidance_name is not None:
             own[self.guidance_name] = 1.0 if guidance is None else guidance
         if steps is not None:
@@ -249,6 +249,10 @@ class DenoisingGenerator:
     def device(self) -> torch.device:
         """Where the policy lives."""
         return next(self.policy.parameters()).device
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Media of final latents [B, ...] as :meth:`sample` gives them, with gradient."""
+        return self.codec.decode(latents)
 
     # --- finding out, at load -----------------------------------------------------------------------------------------
 
@@ -329,6 +333,20 @@ class DenoisingGenerator:
                 f"{type(self.pipeline).__name__}: the check '{name}' is off by {error:.2g}, more than {tolerance:g}; "
                 "aligning it would go wrong in silence"
             )
+
+
+OTHER_NAMES = {
+    "duration_s": ("audio_end_in_s", "audio_length_in_s"),
+    "fps": ("frame_rate",),
+    "frames": ("num_frames",),
+}
+"""What options of ours are called by pipelines."""
+
+
+def pipeline_name(name: str, pipeline: Any) -> str:
+    """What a pipeline calls one of our options; the same name where it has no other."""
+    known = _options(pipeline)
+    return next((other for other in OTHER_NAMES.get(name, ()) if other in known), name)
 
 
 def _relative_error(ours: Tensor, theirs: Tensor) -> float:

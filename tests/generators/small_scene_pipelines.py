@@ -29,7 +29,9 @@ def shap_e() -> ShapEPipeline:
         ).eval(),
         text_encoder=clip_encoder(tokenizer),
         tokenizer=tokenizer,
-        scheduler=HeunDiscreteScheduler(beta_schedule="exp", prediction_type="sample", use_karras_sigmas=True),
+        scheduler=HeunDiscreteScheduler(
+            beta_schedule="exp", prediction_type="sample", use_karras_sigmas=True
+        ),
         shap_e_renderer=ShapERenderer(
             param_shapes=((8, 93), (8, 8), (8, 8), (8, 8)),
             d_latent=16,

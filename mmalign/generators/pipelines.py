@@ -11,7 +11,7 @@ DENOISERS = ("prior", "transformer", "unet")
 OTHER_NAMES = {
     "duration_s": ("audio_end_in_s", "audio_length_in_s"),
     "fps": ("frame_rate",),
-    "frames": ("num_frames",),
+    "frames": ("num_frames", "video_length"),
 }
 """What options of ours are called by pipelines."""
 

@@ -15,6 +15,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
+    LattePipeline,
+    LatteTransformer3DModel,
     LTXPipeline,
     LTXVideoTransformer3DModel,
     MochiPipeline,
@@ -25,7 +27,7 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, LlamaConfig, LlamaModel
 
-from tests.generators.small_pipelines import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
+from tests.generators.small_pipelines import clip_encoder, clip_tokenizer, ddim, t5_encoder, t5_tokenizer, vae
 
 
 def wan_transformer() -> WanTransformer3DModel:
@@ -207,6 +209,34 @@ def hunyuan_video() -> HunyuanVideoPipeline:
     )
 
 
+def latte() -> LattePipeline:
+    """A VAE of pictures decodes frame by frame, some at a time; a variance is predicted and left out."""
+    torch.manual_seed(0)
+    return LattePipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_encoder(),
+        vae=vae(4),
+        transformer=LatteTransformer3DModel(
+            sample_size=8,
+            num_layers=1,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=3,
+            caption_channels=32,
+            in_channels=4,
+            out_channels=8,
+            cross_attention_dim=24,
+            attention_bias=True,
+            activation_fn="gelu-approximate",
+            num_embeds_ada_norm=1000,
+            norm_type="ada_norm_single",
+            norm_elementwise_affine=False,
+            video_length=3,
+        ).eval(),
+        scheduler=ddim(),
+    )
+
+
 def mochi() -> MochiPipeline:
     """Its time runs backwards: the scheduler's sigma is the share of the clean latents."""
     torch.manual_seed(0)
@@ -246,6 +276,10 @@ VIDEO_PIPELINES: dict[str, Any] = {
             "max_sequence_length": 16,
             "prompt_template": {"template": "{}", "crop_start": 0},
         },
+    ),
+    "latte": (
+        latte,
+        {"height": 16, "width": 16, "video_length": 3, "decode_chunk_size": 4, "clean_caption": False},
     ),
     "ltx": (ltx, {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 16}),
     "ltx-timed": (

@@ -41,6 +41,7 @@ CLASSES = {
     "flux-guidance": "FluxPipeline",
     "hunyuan-video": "HunyuanVideoPipeline",
     "janus": "JanusForConditionalGeneration",
+    "latte": "LattePipeline",
     "ltx": "LTXPipeline",
     "ltx-timed": "LTXPipeline",
     "lumina-2": "Lumina2Pipeline",

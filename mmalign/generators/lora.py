@@ -176,7 +176,7 @@ def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
 def save(pipeline: Any, component: str, folder: Path) -> None:
     """Write ``pytorch_lora_weights.safetensors`` as the pipeline's own class does, so that plain diffusers loads it.
 
-    Classes without a way of their own (Stable Audio, AudioLDM2, Latte, PixArt) get the same file, and ``load`` reads it.
+    Classes without a way of their own (Stable Audio, AudioLDM2, Latte, PixArt) get the same file, for ``load``.
     """
     denoiser = getattr(pipeline, component)
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in lora_state(denoiser).items()}

@@ -190,7 +190,15 @@ class DenoisingGenerator:
     def pipeline_options(
         self, *, guidance: float | None = None, steps: int | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off."""
+        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off.
+
+        Raises:
+            ConfigError: guidance is asked of a pipeline that takes no ``guidance_scale``.
+        """
+        if guidance not in (None, 1) and self.guidance_name is None:
+            raise ConfigError(
+                f"{type(self.pipeline).__name__} takes no guidance_scale; guidance = {guidance} would be ignored"
+            )
         own: dict[str, Any] = {pipeline_name(name, self.pipeline): value for name, value in options.items()}
         if self.guidance_name is not None:
             own[self.guidance_name] = 1.0 if guidance is None else guidance
@@ -260,7 +268,7 @@ class DenoisingGenerator:
         }
 
     def _probe(self, options: dict[str, Any]) -> None:
-        """Run the pipeline plainly, with guidance, and with one prompt twice; keep what explains all of it."""
+        """Run the pipeline plainly, with guidance, and with every prompt twice; keep what explains all of it."""
         self.guidance_name = "guidance_scale" if "guidance_scale" in _options(self.pipeline) else None
 
         def probe(
@@ -278,7 +286,13 @@ class DenoisingGenerator:
         # A decoder that adds noise of its own (LTX's) is compared without it, and the codec decodes without it.
         quiet = {"decode_noise_scale": 0.0} if "decode_noise_scale" in _options(self.pipeline) else {}
         with listen_decoder(decodes(self.pipeline)) as decoded:
-            plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
+            try:
+                plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise UnsupportedPipelineError(
+                    f"{type(self.pipeline).__name__}: a run of prompts alone with {options or 'no options'} failed: "
+                    f"{error}"
+                ) from error
         arguments = plain.calls[0].arguments
         self.time_name = time_name(arguments)
         self.time_dtype = arguments[self.time_name].dtype
@@ -288,8 +302,7 @@ class DenoisingGenerator:
                 f"{type(self.pipeline).__name__}: guidance 1 does not turn guidance off; with it, "
                 f"{len(plain.calls)} denoiser calls were made in {len(plain.steps)} steps"
             )
-        once, twice = probe(PROBE_PROMPTS[0])[0], probe(*PROBE_PROMPTS[:1] * 2)[0]
-        self.axes = batch_axes(once.calls[0].arguments, twice.calls[0].arguments)
+        self.axes = batch_axes(arguments, probe(*PROBE_PROMPTS * 2)[0].calls[0].arguments)
         sign, error = _sign(plain)
         self._check("prediction is the scheduler's input", error)
         self.timesteps = read_timesteps(self.pipeline.scheduler, plain)
@@ -365,8 +378,10 @@ def _component(pipeline: Any) -> str:
     """The name of the denoiser.
 
     Raises:
-        UnsupportedPipelineError: there is none, or there are two.
+        UnsupportedPipelineError: there is none, there are two, or the pipeline takes no prompt.
     """
+    if "prompt" not in _options(pipeline):
+        raise UnsupportedPipelineError(f"{type(pipeline).__name__} takes no prompt")
     found = [name for name in pipeline.components if name.split("_")[0] in DENOISERS]
     found = [name for name in found if isinstance(getattr(pipeline, name), nn.Module)]
     if len(found) != 1:

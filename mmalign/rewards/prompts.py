@@ -133,7 +133,9 @@ class PromptEmbeddings:
         parts = []
         for length, rows in by_length.items():
             repeated = torch.tensor(rows + rows[-1:] * (-len(rows) % CPU_PROMPTS)).split(CPU_PROMPTS)
-            vectors = [self.encode(tokens.ids[some, :length], tokens.mask[some, :length]) for some in repeated]
+            vectors = [
+                self.encode(tokens.ids[some, :length], tokens.mask[some, :length]) for some in repeated
+            ]
             parts.append(torch.cat(vectors)[: len(rows)])
         order = torch.tensor([row for rows in by_length.values() for row in rows])
         return torch.cat(parts)[order.argsort()]

@@ -137,3 +137,23 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_and_not_filled_with_noise(t
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"another model: 1 tensors differ, first: .*visual_projection"):
         load_small(card)
+
+
+def test_a_prompt_has_the_same_bits_whichever_lengths_are_beside_it(tmp_path: Path) -> None:
+    text = FACTORIES["clipscore-vit-l-14"](tmp_path).encoder.text
+    captions = ["a" * length for length in (1, 40, 7, 6, 23, 41, 2, 100, 5)]
+    together = text(captions)
+    for some in ([0], [2, 1], [7, 8, 3], [5, 4, 6, 0]):
+        text.kept.clear()
+        assert torch.equal(text([captions[i] for i in some]), together[some])
+
+
+def test_a_forward_pass_computes_little_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = FACTORIES["clipscore-vit-l-14"](tmp_path).encoder.text
+    shapes: list[tuple[int, ...]] = []
+    encode = text.encode
+    monkeypatch.setattr(
+        text, "encode", lambda ids, mask: (shapes.append(tuple(ids.shape)), encode(ids, mask))[1]
+    )
+    text(["a" * length for length in (100, 3, 2, 60, 61, 62, 5, 4, 6)])  # and a token at either end
+    assert shapes == [(4, 8), (4, 8), (4, 64), (4, 104)]

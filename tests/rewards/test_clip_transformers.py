@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from mmalign.errors import ConfigError
 from mmalign.rewards.clip import ClipReward
 from mmalign.rewards.clip_transformers import read_preprocessing
+from mmalign.rewards.prompts import PromptEmbeddings
 from tests.rewards import small_models
 from tests.rewards.factories import FACTORIES, load_small
 from tests.rewards.photographs import crops, samples
@@ -139,8 +140,15 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_and_not_filled_with_noise(t
         load_small(card)
 
 
+def encoder(folder: Path) -> PromptEmbeddings:
+    """The prompts' side of a small CLIP whose tokenizer spells."""
+    reward = FACTORIES["clipscore-vit-l-14"](folder)
+    assert isinstance(reward, ClipReward)
+    return reward.encoder.text
+
+
 def test_a_prompt_has_the_same_bits_whichever_lengths_are_beside_it(tmp_path: Path) -> None:
-    text = FACTORIES["clipscore-vit-l-14"](tmp_path).encoder.text
+    text = encoder(tmp_path)
     captions = ["a" * length for length in (1, 40, 7, 6, 23, 41, 2, 100, 5)]
     together = text(captions)
     for some in ([0], [2, 1], [7, 8, 3], [5, 4, 6, 0]):
@@ -149,11 +157,13 @@ def test_a_prompt_has_the_same_bits_whichever_lengths_are_beside_it(tmp_path: Pa
 
 
 def test_a_forward_pass_computes_little_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = FACTORIES["clipscore-vit-l-14"](tmp_path).encoder.text
-    shapes: list[tuple[int, ...]] = []
+    text, passes = encoder(tmp_path), list[tuple[int, ...]]()
     encode = text.encode
-    monkeypatch.setattr(
-        text, "encode", lambda ids, mask: (shapes.append(tuple(ids.shape)), encode(ids, mask))[1]
-    )
+
+    def noting(ids: Tensor, mask: Tensor) -> Tensor:
+        passes.append(tuple(ids.shape))
+        return encode(ids, mask)
+
+    monkeypatch.setattr(text, "encode", noting)
     text(["a" * length for length in (100, 3, 2, 60, 61, 62, 5, 4, 6)])  # and a token at either end
-    assert shapes == [(4, 8), (4, 8), (4, 64), (4, 104)]
+    assert passes == [(4, 8), (4, 8), (4, 64), (4, 104)]

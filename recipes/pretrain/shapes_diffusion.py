@@ -16,6 +16,7 @@ from common import clip_tokenizer, console, fit
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.logging import set_verbosity_error
 from shapes_flow import (
+    OTHER_WORDS,
     TOKENS,
     WorldSettings,
     draw_world,
@@ -49,7 +50,7 @@ class Settings(WorldSettings):
 
 def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusionPipeline:
     """Untrained text encoder and UNet around the trained VAE."""
-    texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
+    texts = [*shapes.captions("train"), *shapes.captions("heldout"), OTHER_WORDS]
     tokenizer = clip_tokenizer(texts, length=TOKENS, folder=settings.work / "tokenizer")
     torch.manual_seed(settings.seed + 1)
     text_encoder = CLIPTextModel(

@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 console = Console(stderr=True)
+OTHER_WORDS = "a b and or of with no not the two one"
+"""That are one token each though no caption of a world has them."""
+
+
+def generator(*seeds: int) -> torch.Generator:
+    """A CPU generator for one purpose and step."""
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 1_000_003 + seed) % 2**63
+    return torch.Generator().manual_seed(mixed)
 
 
 def clip_tokenizer(texts: list[str], *, length: int, folder: Path | None = None) -> CLIPTokenizer:

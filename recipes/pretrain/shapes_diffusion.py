@@ -12,16 +12,14 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import clip_tokenizer, console, fit
+from common import OTHER_WORDS, clip_tokenizer, console, fit, generator
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.logging import set_verbosity_error
 from shapes_flow import (
-    OTHER_WORDS,
     TOKENS,
     WorldSettings,
     draw_world,
     encode_world,
-    generator,
     report,
     token_ids,
     train_text,

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import tyro
-from common import clip_tokenizer, console, fit
+from common import OTHER_WORDS, clip_tokenizer, console, fit, generator
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -45,8 +45,6 @@ LONG_TOKENS = 1
 
 TWO_SHAPES = 0.1
 """Share of the pictures that show two shapes."""
-OTHER_WORDS = "a b and or of with no not the two one"
-"""That are one token each though no caption has them."""
 MOST_TEXTS = 10_000
 """Embedded captions that are kept, about 130 MB."""
 
@@ -83,27 +81,26 @@ class Settings(WorldSettings):
     flow_batch: int = 64
 
 
-def generator(*seeds: int) -> torch.Generator:
-    """A CPU generator for one purpose and step."""
-    mixed = 0
-    for seed in seeds:
-        mixed = (mixed * 1_000_003 + seed) % 2**63
-    return torch.Generator().manual_seed(mixed)
-
-
 def draw_world(settings: WorldSettings) -> tuple[list[shapes.Scene], Tensor]:
     """The training pictures, as bytes to keep them small: [N, 3, 64, 64]."""
     random = generator(settings.seed, 1)
-    scenes = [shapes.random_scene(random, split=None, two_shapes=TWO_SHAPES) for _ in range(settings.pictures)]
+    scenes = [
+        shapes.random_scene(random, split=None, two_shapes=TWO_SHAPES) for _ in range(settings.pictures)
+    ]
     pictures = [
         (shapes.render(scenes[i : i + 250], random) * 255).round().byte() for i in range(0, len(scenes), 250)
     ]
     return scenes, torch.cat(pictures)
 
 
-def to_model(pictures: Tensor, device: str) -> Tensor:
+def to_model(pictures: Tensor, settings: WorldSettings) -> Tensor:
     """Bytes to [-1, 1]."""
-    return (pictures.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return (pictures.to(settings.device).float() / 127.5 - 1).contiguous(memory_format=order(settings))
+
+
+def order(settings: WorldSettings) -> torch.memory_format:
+    """Of pixels in memory; on a CPU each precision has the other's faster one."""
+    return torch.contiguous_format if settings.bf16 else torch.channels_last
 
 
 def train_vae(settings: Settings, pictures: Tensor, *, start: AutoencoderKL | None = None) -> AutoencoderKL:
@@ -123,12 +120,12 @@ def train_vae(settings: Settings, pictures: Tensor, *, start: AutoencoderKL | No
         use_post_quant_conv=False,
         shift_factor=0.0,
     )
-    vae = vae.to(settings.device, memory_format=torch.channels_last)
+    vae = vae.to(settings.device, memory_format=order(settings))
 
     def loss(step: int) -> Tensor:
         random = generator(settings.seed, 2, step)
         rows = torch.randint(len(pictures), (settings.vae_batch,), generator=random)
-        clean = to_model(pictures[rows], settings.device)
+        clean = to_model(pictures[rows], settings)
         posterior = vae.encode(clean).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=random).to(settings.device)
         error = vae.decode(posterior.mean + posterior.std * noise).sample - clean
@@ -153,14 +150,12 @@ def encode_world(
     settings: WorldSettings, vae: AutoencoderKL, pictures: Tensor, *, centred: bool = True
 ) -> Tensor:
     """Latents [N, 8, 8, 8] of unit variance and, if ``centred``, zero mean; the VAE's config takes both numbers."""
-    latents = torch.cat(
-        [vae.encode(to_model(p, settings.device)).latent_dist.mean for p in pictures.split(250)]
-    )
+    latents = torch.cat([vae.encode(to_model(p, settings)).latent_dist.mean for p in pictures.split(250)])
     shift, scale = float(latents.mean()) if centred else 0.0, float(1 / latents.std())
     vae.register_to_config(shift_factor=shift, scaling_factor=scale)
     sample = pictures[:64]
     again = vae.decode(latents[:64]).sample.clamp(-1, 1)
-    error = (again - to_model(sample, settings.device)).square().mean() / 4
+    error = (again - to_model(sample, settings)).square().mean() / 4
     console.print(f"vae: shift {shift:.4f}, scale {scale:.4f}, PSNR {-10 * error.log10():.1f} dB")
     save_image(torch.cat([sample / 255, again.cpu() / 2 + 0.5]), settings.work / "vae.png", nrow=16)
     return (latents - shift) * scale

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import console
+from common import console, generator
 from diffusers import AutoencoderKL
 from diffusers.utils.logging import set_verbosity_error
 from shapes_flow import (
     LONG_TOKENS,
     build_pipeline,
     encode_world,
-    generator,
     report,
     save,
     token_ids,
@@ -42,15 +41,16 @@ class Settings(FlowSettings):
 
     out: Path = Path("assets/shapes-views")
     work: Path = Path("runs/pretrain/shapes-views")
-    pictures: int = 6_000
+    pictures: int = 1_500
     bf16: bool = True
     vae: Path | None = Path("assets/shapes-flow")
     """The pipeline whose VAE is where this one's begins; as it is, it mixes up the colours of what is shaded."""
-    vae_steps: int = 800
-    vae_batch: int = 16
-    text_steps: int = 200
-    flow_steps: int = 2_000
-    clean_steps: int = 700
+    vae_steps: int = 400
+    vae_batch: int = 8
+    text_steps: int = 150
+    flow_steps: int = 1_200
+    flow_batch: int = 48
+    clean_steps: int = 600
     layers: int = 4
 
 

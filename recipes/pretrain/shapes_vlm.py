@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import console, fit
+from common import console, fit, generator
 from safetensors.torch import load_file
-from shapes_clip import generator, spoil
+from shapes_clip import spoil
 from shapes_questions import BLEND, IGNORED, Block, attribute_blocks, pair_blocks, picture_blocks, vocabulary
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmalign.media import Camera, Mesh, Sample, Scene3D, turntable
-from mmalign.media.rays import pixel_rays, project
+from mmalign.media.rays import pixel_rays
 from mmalign.rewards.cards import load_reward
 from mmalign.rewards.view_consistency import silhouette_coherence, silhouettes
 

@@ -1,4 +1,4 @@
-"""Four views are enough to find a solid again: its views, its outline from each side, and a mesh that can be printed."""
+"""Four views are enough to find a solid again: its views, its outline from each side, and a closed mesh."""
 
 import math
 from pathlib import Path

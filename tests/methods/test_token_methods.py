@@ -18,7 +18,8 @@ from mmalign.generators.token_layouts import IGNORED
 from mmalign.likelihoods import token_log_prob
 from mmalign.methods import METHODS, configs, load_method
 from mmalign.methods.base import Method, Task
-from mmalign.methods.token_data import TokenPairs, TokenSamples, stack_tokens
+from mmalign.methods.latents import LatentPairs, LatentSamples
+from mmalign.methods.token_data import stack_tokens
 from mmalign.rewards.cards import load_reward
 from tests.generators.small_token_models import CODES, END, FIRST, llama
 
@@ -80,15 +81,15 @@ def tokens(seed: int) -> Tensor:
     return made
 
 
-def pairs(adapter: SpeechAdapter) -> TokenPairs:
+def pairs(adapter: SpeechAdapter) -> LatentPairs:
     conditioning = adapter.generator.condition(PROMPTS)
-    return TokenPairs(tokens(0), tokens(1), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS)
+    return LatentPairs(tokens(0), tokens(1), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS)
 
 
-def samples(adapter: SpeechAdapter, *, scored: bool = True) -> TokenSamples:
+def samples(adapter: SpeechAdapter, *, scored: bool = True) -> LatentSamples:
     conditioning = adapter.generator.condition(PROMPTS)
     score = torch.tensor([0.0, 1.0, 5.0, 2.0, 3.0, 4.0]) if scored else None
-    return TokenSamples(tokens(2), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS, score)
+    return LatentSamples(tokens(2), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS, score)
 
 
 @pytest.fixture(params=sorted(SMALL))
@@ -216,7 +217,7 @@ def test_dpo_ignores_padding(adapter: SpeechAdapter, task: Task) -> None:
         method: Any = load_method("token_dpo")(SMALL["token_dpo"], replace(task, data=given))
         losses.append(method.loss(method.batch(0, size=N, seed=0))[0])
     assert_close(*losses, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ShapeError, match="stack_tokens gives both one length"):
+    with pytest.raises(ShapeError, match="stack_tokens pads tokens"):
         replace(data, chosen=longer.chosen)
 
 
@@ -228,7 +229,7 @@ def test_what_is_preferred_becomes_likelier(name: str, adapter: SpeechAdapter, t
     if name == "token_dpo":
         good, bad, prompt = data.chosen, data.rejected, data.prompt
     else:  # of each prompt's two samples, the one with the higher score
-        good, bad, prompt = data.tokens[[5, 4, 2]], data.tokens[[0, 1, 3]], torch.arange(3)
+        good, bad, prompt = data.clean[[5, 4, 2]], data.clean[[0, 1, 3]], torch.arange(3)
 
     @torch.no_grad()
     def likelihood(side: Tensor) -> float:
@@ -314,7 +315,7 @@ def test_dro_starts_at_its_margin_with_the_gradient_of_imitation(adapter: Speech
     assert_close(loss, torch.tensor(0.001), atol=1e-6, rtol=0)
     assert float(metrics["own_drift"]) == 0
     found = gradients(adapter, loss)
-    expert, mask = data.tokens[batch.rows], (data.tokens[batch.rows] != IGNORED).flatten(1)
+    expert, mask = data.clean[batch.rows], (data.clean[batch.rows] != IGNORED).flatten(1)
     log_prob = token_log_prob(
         adapter.generator, expert, data.conditioning.rows(data.prompt[batch.rows])
     ).flatten(1)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import tyro
 from common import clip_tokenizer, console, fit, speak_world
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -42,8 +43,8 @@ class Settings:
     bands: int = 128
     iterations: int = 16
     """Of Griffin-Lim."""
-    steps: int = 1_800
-    clean_steps: int = 900
+    steps: int = 1_000
+    clean_steps: int = 500
     """Of these, the first are on true captions."""
     batch: int = 32
     learning_rate: float = 3e-3
@@ -71,11 +72,11 @@ def build(settings: Settings, codec: SpeechCodec) -> SpeechAdapter:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=first + codec.codes + 1,
-            hidden_size=128,
-            intermediate_size=352,
+            hidden_size=96,
+            intermediate_size=256,
             num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            num_attention_heads=3,
+            num_key_value_heads=3,
             max_position_embeddings=LONGEST + FRAMES + 24,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=first + codec.codes,
@@ -134,13 +135,17 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     settings.work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    sounds = speak_world(commands.all_commands() * settings.sounds_per_command, seed=settings.seed)
-    console.print(f"{len(sounds)} commands spoken in {time.monotonic() - started:.0f} s")
-    codec = fit_codec(settings, sounds)
-    adapter = build(settings, codec)
-    tokens = adapter.encode(sounds)
+    asked = commands.all_commands() * settings.sounds_per_command
+    path = settings.work / "tokens.safetensors"
+    if not path.exists():
+        sounds = speak_world(asked, seed=settings.seed)
+        console.print(f"{len(sounds)} commands spoken in {time.monotonic() - started:.0f} s")
+        codec = fit_codec(settings, sounds)
+        save_file({"tokens": build(settings, codec).encode(sounds)}, path)
+    tokens = load_file(path)["tokens"]
+    adapter = build(settings, SpeechCodec.load(settings.work / "codec"))
     console.print(f"{list(tokens.shape)} tokens after {time.monotonic() - started:.0f} s")
-    train(settings, adapter, commands.all_commands() * settings.sounds_per_command, tokens)
+    train(settings, adapter, asked, tokens)
     adapter.generator.model.half()
     adapter.save(settings.out)
     console.print(f"{settings.out} written after {(time.monotonic() - started) / 60:.0f} minutes")

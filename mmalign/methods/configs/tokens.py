@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mmalign.errors import ConfigError
-from mmalign.methods.configs.base import OwnDemonstrations, Source, StepPasses, positive
+from mmalign.methods.configs.base import OwnDemonstrations, OwnSamples, Source, StepPasses, positive
 from mmalign.methods.configs.offline import PairConfig, RWRConfig
 from mmalign.methods.configs.online import GroupConfig, compared
 
@@ -128,3 +128,35 @@ class TokenDROConfig(TokenOnlineConfig):
         """The snapshot's rollout and what it says of it; both sides by policy and reference."""
         one = batch_size * self.branches(guided)
         return StepPasses(4 * one, 2 * one)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRewardDistillationConfig(TokenOnlineConfig):
+    """Distillation into fewer layers with a reward; this project's extension of arXiv:2403.11027 to tokens."""
+
+    name: ClassVar[str] = "token_reward_distillation"
+    source: ClassVar[Source] = "ratings"
+
+    student_share: float = 0.5
+    """Of the layers, these stay, with the model's own weights at first; all that is left is trained."""
+    teacher_steps: int = 100
+    """First steps, on samples of the teacher; from then on the student's own."""
+    teacher_guidance: float = 1.0
+    """Of the teacher; the student learns it and is drawn with none."""
+    reward_weight: float = 0.1
+    """lambda, nats per token for a standardised reward."""
+    own: OwnSamples = dataclasses.field(default_factory=OwnSamples)
+    """How the teacher's samples are made where no ``ratings`` file is given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        compared(self)
+        if not 0 < self.student_share < 1:
+            raise ConfigError(f"method.student_share = {self.student_share}: expected a share in (0, 1)")
+        if self.teacher_steps < 0 or self.reward_weight < 0:
+            raise ConfigError("method.teacher_steps and reward_weight: expected at least 0")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """The student's rollout and the teacher; the student."""
+        taught = 2 if guided and self.teacher_guidance != 1 else 1
+        return StepPasses(batch_size * (1 + taught), batch_size)

@@ -1,25 +1,26 @@
 """Judges a run before and after, on held-out prompts with the same seeds, and now and then while it trains."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from mmalign.data.pairs import read_pairs
 from mmalign.data.prompts import read_prompts
 from mmalign.data.ratings import read_demonstrations
 from mmalign.data.writers import format_rows
-from mmalign.evaluation.grid import save_grid
-from mmalign.evaluation.image_statistics import picture_guards
+from mmalign.evaluation.media_guards import media_guards
+from mmalign.evaluation.previews import save_previews
 from mmalign.evaluation.statistics import paired_bootstrap
 from mmalign.files import whole_file
-from mmalign.media import Image, Sample
+from mmalign.media import Media, Sample
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
+from mmalign.rewards.cards import find_card
 from mmalign.rewards.compose import score_in_batches
+from mmalign.training.drift import drift
 from mmalign.training.folder import RunFolder
 from mmalign.training.recipe import Recipe, SamplingConfig
 from mmalign.training.samples import draw_samples, scored_rows
@@ -81,18 +82,17 @@ class Judge:
                 unfinished.write_text(
                     format_rows(scored_rows(samples, self.heldout.card.name, values), "jsonl")
                 )
-        pictures = torch.stack([_picture(sample).pixels for sample in samples])
         spread = range(0, len(samples), max(1, len(samples) // GRID))
         shown = [samples[i] for i in spread][:GRID]
         if main:
-            captions = [s.prompt for s in shown]
-            save_grid([_picture(s) for s in shown], captions, self.run.samples / f"{side}.png", columns=6)
+            captions = [sample.prompt for sample in shown]
+            save_previews([_medium(sample) for sample in shown], captions, self.run.samples / f"{side}.png")
         return Side(
             samples,
             None if score is None else score.value,
             {} if score is None else {name: float(value.nanmean()) for name, value in score.aspects.items()},
             None if self.reward is None else score_in_batches(self.reward, samples).value,
-            picture_guards(pictures, self.prompts),
+            media_guards([_medium(sample) for sample in samples], self.prompts),
         )
 
     def remember(self, before: Side) -> None:
@@ -110,10 +110,10 @@ class Judge:
         rows = slice(0, self.recipe.evaluation.glance)
         prompts = self.prompts[rows]
         sampling = self.recipe.sampling
-        pictures = self.adapter.generate(
+        media = self.adapter.generate(
             prompts, seeds=self.seeds[rows], batch_size=sampling.batch_size, **sampling.options()
         )
-        samples = [Sample(prompt, picture) for prompt, picture in zip(prompts, pictures, strict=True)]
+        samples = [Sample(prompt, medium) for prompt, medium in zip(prompts, media, strict=True)]
         rewards = {"heldout": self.heldout, "train": self.reward}
         found = {
             name: score_in_batches(reward, samples).value
@@ -121,36 +121,24 @@ class Judge:
             if reward is not None
         }
         values = {GLANCED[name]: float(scores.nanmean()) for name, scores in found.items()}
-        values |= picture_guards(torch.stack([picture.pixels for picture in pictures]), prompts)
-        values["drift"] = self.drift(prompts[:DRIFT_SAMPLES])
+        values |= media_guards(media, prompts)
+        values["drift"] = drift(self.adapter, prompts[:DRIFT_SAMPLES], sampling)
         return {name: value for name, value in values.items() if math.isfinite(value)}, self._hacked(found)
-
-    @torch.no_grad()
-    def drift(self, prompts: Sequence[str]) -> float:
-        """Mean squared distance of the policy's predictions from the reference's, at middle noise levels."""
-        generator = self.adapter.generator
-        conditioning = generator.condition(prompts, **self.recipe.sampling.pipeline_options())
-        random = torch.Generator().manual_seed(HELDOUT_SEED)
-        noisy = torch.randn(len(prompts), *conditioning.latent_shape, generator=random).to(generator.device)
-        level = generator.timesteps.at(torch.full((len(prompts),), len(generator.timesteps) // 2))
-        mine = generator.predict(noisy, level, conditioning).output
-        with generator.weights("reference"):
-            reference = generator.predict(noisy, level, conditioning).output
-        return float((mine - reference).square().mean())
 
     def _hacked(self, found: Mapping[str, Tensor]) -> str | None:
         if not {"heldout", "train"} <= self._base.keys() & found.keys():
             return None
         prompts = self.prompts[: len(found["heldout"])]
+        sign = 1.0 if self.heldout is None or self.heldout.card.higher_is_better else -1.0
         heldout, train = (
-            paired_bootstrap(self._base[name].numpy(), found[name].numpy(), groups=prompts)
-            for name in ("heldout", "train")
+            paired_bootstrap(turn * self._base[name].numpy(), turn * found[name].numpy(), groups=prompts)
+            for name, turn in (("heldout", sign), ("train", 1.0))
         )
         if not heldout.ci95[1] < 0 < train.ci95[0]:
             return None
         low, high = heldout.ci95
         return (
-            f"the training reward rose by {train.gain:.3g} and the held-out one fell by {-heldout.gain:.3g} "
+            f"the training reward rose by {train.gain:.3g} and the held-out one got worse by {-heldout.gain:.3g} "
             f"(95% interval {low:+.3g} to {high:+.3g}): it learns to please its scorer"
         )
 
@@ -178,6 +166,7 @@ def heldout_result(recipe: Recipe, before: Side, after: Side) -> dict[str, Any] 
         "before": gain.before,
         "after": gain.after,
         "gain": gain.gain,
+        **({} if find_card(str(recipe.heldout_reward)).higher_is_better else {"higher_is_better": False}),
         # One prompt has no interval.
         "ci95": [bound if math.isfinite(bound) else None for bound in gain.ci95],
         "n": gain.n,
@@ -206,6 +195,6 @@ def guards_result(before: Side, after: Side) -> dict[str, dict[str, float]]:
     }
 
 
-def _picture(sample: Sample) -> Image:
-    assert isinstance(sample.media, Image)
+def _medium(sample: Sample) -> Media:
+    assert sample.media is not None
     return sample.media

@@ -70,7 +70,8 @@ def save(folder: Path) -> None:
     kind = {"image_processor_type": "CLIPImageProcessor"}
     (folder / "preprocessor_config.json").write_text(json.dumps({**preprocessor, **kind}))
     torch.manual_seed(0)
-    CLIPModel(CLIPConfig()).save_pretrained(folder)  # the defaults are ViT-B/32's
+    text = {"eos_token_id": len(pieces) - 1}  # or transformers reads the first token of every prompt
+    CLIPModel(CLIPConfig(text_config=text)).save_pretrained(folder)  # the other defaults are ViT-B/32's
 
 
 def draw(settings: Settings) -> list[tuple[str, Tensor]]:

@@ -31,7 +31,8 @@ class GenerateCommand:
     lora: Path | None = None
     """A run's lora folder."""
     steps: int | None = None
-    """Denoising steps; by default 28. A model that draws token by token has none."""
+    """Denoising steps; by default 28. Of dream_fl, steps of the distillation, 150 or more. A model that draws token by
+    token has none."""
     guidance: float | None = None
     """Guidance scale, 1 is none; by default 4.5, and 1 of a model that draws token by token."""
     temperature: float | None = None
@@ -52,9 +53,10 @@ class GenerateCommand:
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32
-    guide: Literal["none", "best_of_n", "reward", "dynamic"] = "none"
+    guide: Literal["none", "best_of_n", "reward", "dynamic", "dream_fl"] = "none"
     """Steer with rewards while drawing: keep the best of several samples; follow the gradient of differentiable rewards
-    at every step; or choose the guidance scale of every step by what the rewards like."""
+    at every step; choose the guidance scale of every step by what the rewards like; or, in 3D, distil each scene from
+    the generator of views and the rewards, a mesh beside its views."""
     reward: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:WEIGHT]")] = ()
     """For --guide: a reward, once or more, with your weights."""
     guide_n: int = 8

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -346,8 +347,9 @@ def test_what_does_not_fit_is_refused(adapter: SpeechAdapter, task: Task) -> Non
         load_method("token_dpo")(SMALL["token_dpo"], replace(task, data=samples(adapter)))
     with pytest.raises(ConfigError, match="have no scores"):
         load_method("token_rwr")(SMALL["token_rwr"], replace(task, data=samples(adapter, scored=False)))
+    endless: Any = SimpleNamespace(generator=adapter.generator)
     with pytest.raises(ConfigError, match="how long a sample may be"):
-        load_method("token_grpo")(configs.TokenGRPOConfig(), task)
+        load_method("token_grpo")(configs.TokenGRPOConfig(), replace(task, adapter=endless))
     with pytest.raises(ConfigError, match="give --prompts"):
         load_method("token_grpo")(SMALL["token_grpo"], replace(task, prompts=()))
     method: Any = load_method("token_d3po")(SMALL["token_d3po"], task)
@@ -424,7 +426,8 @@ def test_rewards_a_constant_apart_teach_alike(student: SpeechAdapter) -> None:
     assert data.score is not None
     task = Task(student, data=data, prompts=PROMPTS, reward=load_reward("placebo"))
     moved_up = replace(task, data=replace(data, score=data.score + 7))
-    config = replace(SMALL["token_reward_distillation"], teacher_steps=1)
+    small: Any = SMALL["token_reward_distillation"]
+    config = replace(small, teacher_steps=1)
     losses = []
     for given in (task, moved_up):
         method: Any = load_method("token_reward_distillation")(config, given)

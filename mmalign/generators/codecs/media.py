@@ -1,4 +1,4 @@
-"""What a pipeline returned, in the units of its medium; each pipeline class names and shapes its output its own way."""
+"""What a pipeline returned, in the units of its medium; every class names and shapes its output its own way."""
 
 from typing import Any
 
@@ -34,6 +34,7 @@ def media_of(output: Any) -> Tensor:
 def modality_of(media: Tensor) -> Modality:
     """What a batch of ``media_of`` shows.
 
+    >>> import torch
     >>> modality_of(torch.zeros(1, 2, 16000))
     'audio'
     """

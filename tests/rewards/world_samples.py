@@ -82,6 +82,7 @@ def speeches() -> tuple[Sample, ...]:
 WORLD_SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {
     "commands-truth": speeches,
     "commands-wer": speeches,
+    "embedded/shapes-video-clip": videos,
     "embedded/solids-clip": single_views,
     "embedded/solids-clip-views": solids,
     "commands-words": speeches,

@@ -1,0 +1,28 @@
+"""Align the embedded video generator with D3PO on pairs of its own trajectories, whose steps are Flow-GRPO's random ones."""
+
+from mmalign.methods.configs import D3POConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="video/d3po",
+    model="embedded/shapes-video",
+    reward=("embedded/shapes-video-clip",),
+    heldout_reward="shapes-video-truth",
+    prompts="embedded/moving-shapes-train",
+    heldout_prompts="embedded/moving-shapes-heldout",
+    method=D3POConfig(rollout_steps=6),
+    train=TrainConfig(
+        steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
+    ),
+    sampling=SamplingConfig(
+        steps=16,
+        guidance=1.0,
+        height=32,
+        width=32,
+        frames=9,
+        fps=8.0,
+        max_sequence_length=16,
+        batch_size=64,
+    ),
+    evaluation=EvaluationConfig(n=384, every=20, glance=48),
+)

@@ -25,7 +25,8 @@ class TemporalHead(nn.Module):
 
     def __init__(self, *, frames: int, width: int, heads: int, layers: int) -> None:
         super().__init__()
-        self.position = nn.Parameter(0.02 * torch.randn(frames, width))
+        # Not CLIP's 0.01, beside which frames would be without order for the first hundreds of steps.
+        self.position = nn.Parameter(0.3 * torch.randn(frames, width))
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )

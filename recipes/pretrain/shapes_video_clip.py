@@ -4,7 +4,7 @@ Trained as ``embedded/shapes-clip`` is, and like it only on the training combina
 tinted and sprinkled with noise, each batch holds distinct scenes, and each video also meets a caption that is wrong in
 one attribute.
 
-    uv run python recipes/pretrain/shapes_video_clip.py        # about 10 minutes on one core; resumes where it stopped
+    uv run python recipes/pretrain/shapes_video_clip.py        # about 15 minutes on one core; resumes where it stopped
 """
 
 import json
@@ -48,7 +48,7 @@ class Settings:
     out: Path = Path("assets/shapes-video-clip")
     work: Path = Path("runs/pretrain/shapes-video-clip")
     videos_per_scene: int = 24
-    steps: int = 1_500
+    steps: int = 3_000
     batch: int = 48
     learning_rate: float = 1e-3
     bf16: bool = True

@@ -72,7 +72,7 @@ def test_held_out_scenes_win_against_captions_with_one_wrong_attribute() -> None
     media = moving_shapes.videos(scenes, random, side_px=32)
     right = scores(media, scenes)
     wrong = {
-        "kind": dict(zip(moving_shapes.KINDS, (*moving_shapes.KINDS[1:], moving_shapes.KINDS[0]), strict=True)),
+        "kind": dict(zip(moving_shapes.KINDS, reversed(moving_shapes.KINDS), strict=True)),
         "colour": dict(zip(moving_shapes.COLOURS, reversed(moving_shapes.COLOURS), strict=True)),
         "direction": {"up": "down", "down": "up", "to the left": "to the right", "to the right": "to the left"},
         "speed": {"slowly": "quickly", "quickly": "slowly"},

@@ -1,4 +1,4 @@
-"""Scores videos against prompts by the cosine of their CLIP vectors, the frames' joined by a head that sees their order."""
+"""Scores videos by the cosine of their CLIP vector and the prompt's; a head that sees the order joins the frames'."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Make ``embedded/shapes-video``: a small LTXPipeline that films the moving shapes world, with a stated flaw.
 
-It learns as ``embedded/shapes-flow`` does, and its flaw is the same random caption noise. Its videos are small (9 frames
-of 32 x 32 pixels) and its VAE packs one into 12 tokens, so that a denoiser pass takes milliseconds.
+It learns as ``embedded/shapes-flow`` does, and its flaw is the same random caption noise. Its videos are small (9
+frames of 32 x 32 pixels) and its VAE packs one into 12 tokens, so that a denoiser pass takes milliseconds.
 
     uv run python recipes/pretrain/shapes_video.py        # about 25 minutes on one core; resumes where it stopped
 """
@@ -33,7 +33,7 @@ from mmalign.worlds import moving_shapes
 
 SIDE_PX = 32
 TOKENS = 16
-"""Of the longest caption and its end; give the pipeline ``max_sequence_length=16``, or it computes with 112 masked ones."""
+"""Of the longest caption and its end; without ``max_sequence_length=16`` a pipeline computes with 112 masked ones."""
 FRAME_RATES = (moving_shapes.FPS, 25.0)
 """The world's and the pipeline's default: the model knows positions in seconds, and should be right at both."""
 SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -119,8 +119,8 @@ def encode_world(
 ) -> Tensor:
     """Latents as the denoiser sees them, [N, 12, 48], of zero mean; the VAE keeps mean and scale.
 
-    Channels are scaled by the root of their deviation, so that leading components stay somewhat larger: they are decided
-    first.
+    Channels are scaled by the root of their deviation, so that leading components stay somewhat larger: they are
+    decided first.
     """
     latents = torch.cat(
         [vae.encode(to_model(part, settings.device)).latent_dist.mean for part in videos.split(100)]
@@ -133,7 +133,9 @@ def encode_world(
     error = (again - videos[:192] / 255).square().mean()
     truth = true_reward(again, [moving_shapes.caption(scene) for scene in scenes[:192]])
     console.print(f"vae: PSNR {-10 * error.log10():.1f} dB, truth of what it gives back: {truth}")
-    save_image(torch.cat([videos[:24] / 255, again[:24]], 1).flatten(0, 1), settings.work / "vae.png", nrow=18)
+    save_image(
+        torch.cat([videos[:24] / 255, again[:24]], 1).flatten(0, 1), settings.work / "vae.png", nrow=18
+    )
     normalised = LTXPipeline._normalize_latents(latents, vae.latents_mean, vae.latents_std)
     packed: Tensor = LTXPipeline._pack_latents(normalised)
     return packed
@@ -290,7 +292,9 @@ def train_flow(
 @torch.no_grad()
 def report(settings: Settings, pipeline: LTXPipeline) -> None:
     """Frames and the true reward on held-out prompts, with and without guidance."""
-    prompts = [moving_shapes.caption(scene, i % 5) for i, scene in enumerate(moving_shapes.all_scenes("heldout") * 2)]
+    prompts = [
+        moving_shapes.caption(scene, i % 5) for i, scene in enumerate(moving_shapes.all_scenes("heldout") * 2)
+    ]
     pipeline.set_progress_bar_config(disable=True)
     for guidance in (1.0, 1.5, 2.0, 3.0):
         frames = pipeline(

@@ -58,7 +58,7 @@ class Settings:
 
 
 def draw_world(settings: Settings) -> tuple[list[MovingShape], Tensor]:
-    """The frames that the model sees of the training videos, as bytes [N, 5, 3, 32, 32]: every training scene in turn."""
+    """The frames that the model sees of videos of every training scene in turn, as bytes [N, 5, 3, 32, 32]."""
     random = generator(settings.seed, 1)
     scenes = moving_shapes.all_scenes("train")
     videos = [
@@ -74,15 +74,17 @@ def spoiled(videos: Tensor, random: torch.Generator) -> Tensor:
 
 
 def wrong_scene(
-    scene: MovingShape, random: torch.Generator, *, split: moving_shapes.Split | None = "train", name: str = ""
+    scene: MovingShape,
+    random: torch.Generator,
+    *,
+    split: moving_shapes.Split | None = "train",
+    name: str = "",
 ) -> MovingShape:
     """The scene with one attribute changed, the one of that name or any."""
     while True:
         changes = name or list(VALUES)[int(torch.randint(len(VALUES), (), generator=random))]
         options = VALUES[changes]
-        changed = replace(
-            scene, **{changes: options[int(torch.randint(len(options), (), generator=random))]}
-        )
+        changed = replace(scene, **{changes: options[int(torch.randint(len(options), (), generator=random))]})
         if changed != scene and split in (None, changed.split):
             return changed
 

@@ -1,9 +1,9 @@
 """The VAE of ``embedded/shapes-video``: an AutoencoderKLLTXVideo that begins as a principal component analysis.
 
-Trained from random weights it drew nothing but the background for 500 steps, and after 1,000 a dark blot where the shape
-is. So its weights are computed first: the encoder gives the leading components of small patches, then of blocks of
-2 x 2 x 2 of those, twice, and the decoder is the transpose, blurred but right in place and colour. Then both are trained;
-what their residual blocks add begins at zero.
+Trained from random weights it drew nothing but the background for 500 steps, and after 1,000 a dark blot where the
+shape is. So its weights are computed first: the encoder gives the leading components of small patches, then of blocks
+of 2 x 2 x 2 of those, twice, and the decoder is the transpose, blurred but right in place and colour. Then both are
+trained; what their residual blocks add begins at zero.
 
 Both ends have a norm over channels and a SiLU, which a large offset of all channels makes as good as linear:
 
@@ -11,6 +11,7 @@ Both ends have a norm over channels and a SiLU, which a large offset of all chan
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLLTXVideo
@@ -20,7 +21,7 @@ CHANNELS = 48
 """Of the latents."""
 ENCODER_WIDTH, MIDDLE_WIDTH = 56, 36
 PATCH_PARTS, BLOCK_PARTS = 24, 32
-"""Components that are kept of a patch of 4 x 4 pixels and of a block of 2 x 2 x 2 patches; the last are ``CHANNELS``."""
+"""Components kept of a patch of 4 x 4 pixels and of a block of 2 x 2 x 2 patches; the last are ``CHANNELS``."""
 PATCH = 4
 BACKGROUND = 0.86
 """The world's mean one, in [-1, 1]."""
@@ -140,7 +141,7 @@ def trained_parts(vae: AutoencoderKLLTXVideo) -> nn.ModuleList:
     )
 
 
-def _zeroed(conv: nn.Conv3d) -> nn.Conv3d:
+def _zeroed(conv: Any) -> Any:
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

@@ -1,4 +1,4 @@
-"""Align the embedded video generator with D3PO on pairs of its own trajectories, whose steps are Flow-GRPO's random ones."""
+"""Align the embedded video generator with D3PO on pairs of its own trajectories, drawn by Flow-GRPO's steps."""
 
 from mmalign.methods.configs import D3POConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig

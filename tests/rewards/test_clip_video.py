@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media import Sample, Video
+from mmalign.resources import resource
 from mmalign.rewards.cards import load_reward
 from mmalign.rewards.clip_video import VideoClipReward
 from mmalign.rewards.temporal_head import TemporalHead
-from mmalign.resources import resource
 from mmalign.worlds import moving_shapes
 
 NAME = "embedded/shapes-video-clip"
@@ -74,7 +74,12 @@ def test_held_out_scenes_win_against_captions_with_one_wrong_attribute() -> None
     wrong = {
         "kind": dict(zip(moving_shapes.KINDS, reversed(moving_shapes.KINDS), strict=True)),
         "colour": dict(zip(moving_shapes.COLOURS, reversed(moving_shapes.COLOURS), strict=True)),
-        "direction": {"up": "down", "down": "up", "to the left": "to the right", "to the right": "to the left"},
+        "direction": {
+            "up": "down",
+            "down": "up",
+            "to the left": "to the right",
+            "to the right": "to the left",
+        },
         "speed": {"slowly": "quickly", "quickly": "slowly"},
     }
     assert list(wrong) == list(moving_shapes.ATTRIBUTES)
@@ -93,7 +98,9 @@ def test_a_video_played_backwards_moves_the_other_way() -> None:
     scene = moving_shapes.MovingShape("circle", "red", "to the left", "quickly")
     (video,) = moving_shapes.videos([scene], random)
     turned = Video(video.frames.flip(0), video.fps)
-    there, back = (moving_shapes.caption(replace(scene, direction=d)) for d in ("to the left", "to the right"))
+    there, back = (
+        moving_shapes.caption(replace(scene, direction=d)) for d in ("to the left", "to the right")
+    )
     found = reward().score([Sample(p, v) for v in (video, turned) for p in (there, back)]).value
     assert found[0] > found[1]
     assert found[3] > found[2]
@@ -123,7 +130,5 @@ def test_a_head_with_a_tensor_missing_is_refused(tmp_path: Path) -> None:
     state = load_file(path)
     del state["transformer.layers.0.linear1.bias"]
     save_file(state, path)
-    with pytest.raises(ConfigError, match="first: no transformer.layers.0.linear1.bias"):
+    with pytest.raises(ConfigError, match=r"first: no transformer\.layers\.0\.linear1\.bias"):
         load_reward(NAME, weights=tmp_path / "copy")
-
-

@@ -44,7 +44,9 @@ def test_the_head_sees_the_order_of_frames() -> None:
     module, vectors = head(), frames()
     assert (module(vectors) - module(vectors.flip(1))).abs().max() > 1e-2
     module.position.zero_()
-    assert_close(module(vectors), module(vectors.flip(1)))  # and by its positions alone
+    assert (module(vectors) - module(vectors.flip(1))).abs().max() > 1e-2  # by differences alone
+    module.difference.weight.zero_()
+    assert_close(module(vectors), module(vectors.flip(1)))  # and by nothing else
 
 
 @torch.no_grad()
@@ -56,6 +58,7 @@ def test_a_head_that_adds_nothing_is_the_mean_of_frames_of_length_1() -> None:
         layer.linear2.weight.zero_()
         layer.linear2.bias.zero_()
     module.position.zero_()  # what is left of the transformer: its input
+    module.difference.weight.zero_()
     assert_close(module(vectors), normalize(vectors, dim=-1).mean(1))
 
 

@@ -14,15 +14,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
     ),
-    sampling=SamplingConfig(
-        steps=16,
-        guidance=1.0,
-        height=32,
-        width=32,
-        frames=9,
-        fps=8.0,
-        max_sequence_length=16,
-        batch_size=64,
-    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
     evaluation=EvaluationConfig(n=384, every=20, glance=48),
 )

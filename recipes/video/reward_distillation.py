@@ -16,15 +16,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=32, checkpoint_every=25
     ),
-    sampling=SamplingConfig(
-        steps=16,
-        guidance=1.0,
-        height=32,
-        width=32,
-        frames=9,
-        fps=8.0,
-        max_sequence_length=16,
-        batch_size=64,
-    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
     evaluation=EvaluationConfig(n=384, every=0, glance=48),
 )

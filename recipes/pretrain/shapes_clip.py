@@ -16,7 +16,7 @@ from pathlib import Path
 import open_clip
 import torch
 import tyro
-from common import clip_tokenizer, console, fit
+from common import clip_tokenizer, console, fit, generator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, pad
@@ -41,14 +41,6 @@ class Settings:
     threads: int = 1
     """A small model gains nothing from more, and loses much where cores are shared."""
     seed: int = 0
-
-
-def generator(*seeds: int) -> torch.Generator:
-    """A CPU generator for one purpose and step."""
-    mixed = 0
-    for seed in seeds:
-        mixed = (mixed * 1_000_003 + seed) % 2**63
-    return torch.Generator().manual_seed(mixed)
 
 
 def draw_world(settings: Settings) -> tuple[list[shapes.Scene], Tensor]:

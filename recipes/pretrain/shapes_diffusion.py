@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import clip_tokenizer, console, fit
+from common import clip_tokenizer, console, fit, generator
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.logging import set_verbosity_error
 from shapes_flow import (
@@ -20,7 +20,6 @@ from shapes_flow import (
     WorldSettings,
     draw_world,
     encode_world,
-    generator,
     report,
     token_ids,
     train_text,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import clip_tokenizer, console, fit
+from common import clip_tokenizer, console, fit, generator
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -75,14 +75,6 @@ class Settings(WorldSettings):
     clean_steps: int = 1_000
     """Of these, the first are on true captions."""
     flow_batch: int = 64
-
-
-def generator(*seeds: int) -> torch.Generator:
-    """A CPU generator for one purpose and step."""
-    mixed = 0
-    for seed in seeds:
-        mixed = (mixed * 1_000_003 + seed) % 2**63
-    return torch.Generator().manual_seed(mixed)
 
 
 def draw_world(settings: WorldSettings) -> tuple[list[shapes.Scene], Tensor]:

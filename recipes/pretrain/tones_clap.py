@@ -20,6 +20,7 @@ from common import console, fit, generator
 from diffusers import AutoencoderOobleck
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tones import lean
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchaudio.functional import resample
@@ -57,8 +58,8 @@ class Settings:
     work: Path = Path("runs/pretrain/tones-clap")
     vae: Path = Path("assets/tones")
     """The pipeline whose autoencoder half of the sounds go through."""
-    sounds_per_scene: int = 20
-    steps: int = 800
+    sounds_per_scene: int = 8
+    steps: int = 500
     batch: int = 64
     learning_rate: float = 1.5e-3
     device: str = "cpu"
@@ -84,9 +85,9 @@ def wrong_scene(
             sound = replace(scene[position], **{name: options[name][draw(len(options[name]))]})
             changed = (*scene[:position], sound, *scene[position + 1 :])
         # A caption of the world reads back as its scene; what cannot be a scene does not.
-        if changed != scene and tones.parse(tones.caption(changed)) == changed:
-            if split in (None, tones.split_of(changed)):
-                return changed
+        possible = changed != scene and tones.parse(tones.caption(changed)) == changed
+        if possible and split in (None, tones.split_of(changed)):
+            return changed
 
 
 def say(scene: tones.Scene, random: torch.Generator) -> str:
@@ -172,7 +173,9 @@ def hear(scenes: list[tones.Scene], random: torch.Generator, vae: AutoencoderOob
     for start in range(0, len(scenes), 100):
         waves = tones.render(scenes[start : start + 100], random)
         waves = resample(waves, tones.SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
-        waves[::2] = vae.decode(vae.encode(waves[::2, None]).latent_dist.mean).sample[:, 0].clamp(-1, 1)
+        with lean(vae):
+            again = vae.decode(vae.encode(waves[::2, None]).latent_dist.mean).sample
+        waves[::2] = again[:, 0].clamp(-1, 1)
         length = int(EXTRACTOR["max_length_s"]) * SAMPLE_RATE_HZ
         found.append(mel(cut_into_windows(waves, length=length)[0][:, 0]))
     return torch.cat(found)
@@ -187,7 +190,11 @@ def spoil(decibels: Tensor, random: torch.Generator) -> Tensor:
 
 
 def train(
-    settings: Settings, model: ClapModel, tokenizer: RobertaTokenizer, scenes: list[tones.Scene], heard: Tensor
+    settings: Settings,
+    model: ClapModel,
+    tokenizer: RobertaTokenizer,
+    scenes: list[tones.Scene],
+    heard: Tensor,
 ) -> None:
     """Symmetric contrastive loss; each sound also tells its caption from one that is wrong in one attribute."""
     copies = len(heard) // len(scenes)
@@ -250,13 +257,18 @@ def report(settings: Settings, vae: AutoencoderOobleck) -> None:
     for state, features in (("clean", heard), ("spoiled", spoil(heard, random))):
         sound = model.get_audio_features(features[:, None]).pooler_output
         good, bad = (
-            (sound * model.get_text_features(**tokenizer(t, padding=True, return_tensors="pt")).pooler_output).sum(-1)
+            (
+                sound
+                * model.get_text_features(**tokenizer(t, padding=True, return_tensors="pt")).pooler_output
+            ).sum(-1)
             for t in texts
         )
         won = (good > bad).float()
         line = f"{state}: {won.mean():.4f} (right {good.mean():.3f}, wrong {bad.mean():.3f})"
         for name in tones.ATTRIBUTES:
-            changed = torch.tensor([changed_attribute(*pair) == name for pair in zip(scenes, wrong, strict=True)])
+            changed = torch.tensor(
+                [changed_attribute(*pair) == name for pair in zip(scenes, wrong, strict=True)]
+            )
             line += f", {name} {won[changed].mean():.3f}"
         console.print(line)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmalign.adapters.loading import load_adapter
+    from mmalign.evaluation.notebook import show
     from mmalign.media import Audio, Image, Sample, Scene3D, Speech, Video, load_media
     from mmalign.rewards.cards import load_reward
 
@@ -27,6 +28,7 @@ __all__ = [
     "load_adapter",
     "load_media",
     "load_reward",
+    "show",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     ),
     "load_adapter": "mmalign.adapters.loading",
     "load_reward": "mmalign.rewards.cards",
+    "show": "mmalign.evaluation.notebook",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would take any misspelt name for a real one

@@ -59,9 +59,9 @@ class Settings:
     """Checkpoints and spectrograms of the progress."""
     sounds: int = 2_000
     two_sounds: float = 0.7
-    text_steps: int = 250
-    steps: int = 2_000
-    clean_steps: int = 1_000
+    text_steps: int = 700
+    steps: int = 1_200
+    clean_steps: int = 700
     """Of these, the first are on true captions."""
     batch: int = 48
     caption_noise: float = 0.3
@@ -71,14 +71,17 @@ class Settings:
     seed: int = 0
 
 
-def draw_world(settings: Settings) -> tuple[list[tones.Scene], Tensor]:
-    """The training sounds, [N, 1, 10240]."""
-    random = generator(settings.seed, 1)
-    scenes = [
+def draw_scenes(settings: Settings, random: torch.Generator) -> list[tones.Scene]:
+    """What the training sounds are of."""
+    return [
         tones.random_scene(random, split=None, two_sounds=settings.two_sounds) for _ in range(settings.sounds)
     ]
+
+
+def draw_sounds(scenes: list[tones.Scene], random: torch.Generator) -> Tensor:
+    """The training sounds, [N, 1, 10240]."""
     parts = [tones.render(scenes[i : i + 500], random) for i in range(0, len(scenes), 500)]
-    return scenes, torch.cat([resample(p, tones.SAMPLE_RATE_HZ, SAMPLE_RATE_HZ) for p in parts])[:, None]
+    return torch.cat([resample(p, tones.SAMPLE_RATE_HZ, SAMPLE_RATE_HZ) for p in parts])[:, None]
 
 
 # --- autoencoder ------------------------------------------------------------------------------------------------------
@@ -193,10 +196,16 @@ def lean(vae: AutoencoderOobleck) -> Iterator[None]:
 
 
 @torch.no_grad()
-def encode_world(
-    settings: Settings, vae: AutoencoderOobleck, scenes: list[tones.Scene], sounds: Tensor
-) -> Tensor:
-    """Latents [N, BANDS, 20]; says how much of the captions is heard in sounds that went through the autoencoder."""
+def draw_world(settings: Settings, vae: AutoencoderOobleck) -> tuple[list[tones.Scene], Tensor]:
+    """The training scenes and the latents [N, BANDS, 20] of their sounds, kept for a run that resumes.
+
+    Says how much of the captions is heard in sounds that went through the autoencoder.
+    """
+    random = generator(settings.seed, 1)
+    scenes, kept = draw_scenes(settings, random), settings.work / "latents.pt"
+    if kept.exists():
+        return scenes, torch.load(kept, weights_only=True)
+    sounds = draw_sounds(scenes, random)
     with lean(vae):
         latents = torch.cat([vae.encode(p.to(settings.device)).latent_dist.mean for p in sounds.split(100)])
         made = vae.decode(latents[:200]).sample.cpu()
@@ -204,7 +213,8 @@ def encode_world(
     console.print(f"vae, real: {truth(sounds[:200], scenes[:200])}")
     console.print(f"vae, made: {truth(made, scenes[:200])}")
     save_spectrograms(torch.stack([sounds[:16], made[:16]], 1).flatten(0, 1), settings.work / "vae.png")
-    return latents
+    torch.save(latents, kept)
+    return scenes, latents
 
 
 def truth(waves: Tensor, scenes: list[tones.Scene]) -> dict[str, float]:
@@ -269,7 +279,7 @@ def train_text(settings: Settings, encoder: T5EncoderModel, tokenizer: T5Tokeniz
 
     def loss(step: int) -> Tensor:
         random = generator(settings.seed, 3, step)
-        scenes = [every[i] for i in torch.randint(len(every), (128,), generator=random).tolist()]
+        scenes = [every[i] for i in torch.randint(len(every), (64,), generator=random).tolist()]
         ids, mask = token_ids(tokenizer, list(tones.noisy_captions(scenes, random, noise=0.0)))
         hidden = encoder(ids.to(settings.device), attention_mask=mask.to(settings.device)).last_hidden_state
         where = mask.bool().to(settings.device)
@@ -419,10 +429,9 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     settings.work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    scenes, sounds = draw_world(settings)
-    console.print(f"{len(scenes)} sounds made in {time.monotonic() - started:.0f} s")
     vae = build_vae(settings)
-    latents = encode_world(settings, vae, scenes, sounds)
+    scenes, latents = draw_world(settings, vae)
+    console.print(f"{len(scenes)} sounds made in {time.monotonic() - started:.0f} s")
     pipeline = build_pipeline(settings, vae)
     train_text(settings, pipeline.text_encoder, pipeline.tokenizer)
     train(settings, pipeline, scenes, latents)

@@ -194,7 +194,7 @@ class DenoisingGenerator:
         Raises:
             ConfigError: guidance is asked of a pipeline that takes no ``guidance_scale``.
         """
-        if guidance is not None and self.guidance_name is None:
+        if guidance not in (None, 1) and self.guidance_name is None:
             raise ConfigError(
                 f"{type(self.pipeline).__name__} takes no guidance_scale; guidance = {guidance} would be ignored"
             )

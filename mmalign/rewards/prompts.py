@@ -12,6 +12,8 @@ PROMPTS_KEPT = 65_536
 """Embedded prompts are kept up to this many, about 256 MB at 1,024 dimensions."""
 CPU_PROMPTS = 4
 """Prompts in one forward pass of the text encoder on the CPU, where more are not much faster."""
+LENGTH_STEP = 8
+"""Prompts are padded to the next multiple of this, so that those of about the same length share a forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,7 @@ class Tokens:
 
     Args:
         ids: [B, L].
-        mask: [B, L], 1 where there is a token and 0 on padding.
+        mask: [B, L], 1 on what the model reads and 0 on the padding behind that it does not.
         cut: B times whether the prompt was longer than the model reads.
     """
 
@@ -65,13 +67,13 @@ class HuggingFaceTokenizer:
         self.report = CutReport(name, context=context)
 
     def __call__(self, prompts: Sequence[str]) -> Tokens:
-        """Tokens of prompts, padded behind to the longest of them."""
+        """Tokens of prompts, padded behind to the longest of them and on to a multiple of ``LENGTH_STEP``."""
         whole: list[list[int]] = self.tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]
         cut = [len(ids) > self.context for ids in whole]
         kept = [
             [*ids[: self.context - 1], ids[-1]] if long else ids for ids, long in zip(whole, cut, strict=True)
         ]
-        length = max(map(len, kept))
+        length = min(self.context, next_step(max(map(len, kept))))
         padding = self.tokenizer.pad_token_id
         tokens = Tokens(
             torch.tensor([ids + [padding] * (length - len(ids)) for ids in kept]),
@@ -119,12 +121,30 @@ class PromptEmbeddings:
     def _encode(self, tokens: Tokens) -> Tensor:
         """Vectors [B, D] of tokens, none of which depends on how many the others are.
 
-        On the CPU a product of few rows adds up in another order than one of many. With always as many rows, a prompt
-        does not depend on which others are new, and a file that was resumed equals one that was not, bit for bit.
+        On the CPU a product of few rows adds up in another order than one of many. With always as many rows of a length
+        that is the prompt's own, a prompt does not depend on which others are new, and a file that was resumed equals
+        one that was not, bit for bit. Nor is much padding computed.
         """
         if self.device != "cpu":
             return self.encode(tokens.ids.to(self.device), tokens.mask.to(self.device))
-        count = len(tokens.ids)
-        rows = torch.arange(-(-count // CPU_PROMPTS) * CPU_PROMPTS).clamp(max=count - 1)
-        parts = [self.encode(tokens.ids[some], tokens.mask[some]) for some in rows.split(CPU_PROMPTS)]
-        return torch.cat(parts)[:count]
+        by_length: dict[int, list[int]] = {}
+        for row, read in enumerate(tokens.mask.sum(1).tolist()):
+            by_length.setdefault(next_step(read), []).append(row)
+        parts = []
+        for length, rows in by_length.items():
+            repeated = torch.tensor(rows + rows[-1:] * (-len(rows) % CPU_PROMPTS)).split(CPU_PROMPTS)
+            vectors = [
+                self.encode(tokens.ids[some, :length], tokens.mask[some, :length]) for some in repeated
+            ]
+            parts.append(torch.cat(vectors)[: len(rows)])
+        order = torch.tensor([row for rows in by_length.values() for row in rows])
+        return torch.cat(parts)[order.argsort()]
+
+
+def next_step(length: int) -> int:
+    """The multiple of ``LENGTH_STEP`` that has room for so many tokens.
+
+    >>> [next_step(length) for length in (7, 8, 9)]
+    [8, 8, 16]
+    """
+    return -(-length // LENGTH_STEP) * LENGTH_STEP

@@ -287,11 +287,11 @@ class DenoisingGenerator:
         with listen_decoder(decodes(self.pipeline)) as decoded:
             try:
                 plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
-            except (AttributeError, TypeError, ValueError) as error:
+            except (AttributeError, TypeError, ValueError) as reason:
                 raise UnsupportedPipelineError(
                     f"{type(self.pipeline).__name__}: a run of prompts alone with {options or 'no options'} failed: "
-                    f"{error}"
-                ) from error
+                    f"{reason}"
+                ) from reason
         arguments = plain.calls[0].arguments
         self.time_name = time_name(arguments)
         self.time_dtype = arguments[self.time_name].dtype

@@ -72,9 +72,9 @@ class Family:
 
 FAMILIES = {
     **{name: Family(build, {"height": 16, "width": 16}, "image") for name, build in PIPELINES.items()},
-    **{name: Family(*row, "image") for name, row in PICTURE_PIPELINES.items()},
-    **{name: Family(*row, "video") for name, row in VIDEO_PIPELINES.items()},
-    **{name: Family(*row, "audio") for name, row in SOUND_PIPELINES.items()},
+    **{name: Family(build, options, "image") for name, (build, options) in PICTURE_PIPELINES.items()},
+    **{name: Family(build, options, "video") for name, (build, options) in VIDEO_PIPELINES.items()},
+    **{name: Family(build, options, "audio") for name, (build, options) in SOUND_PIPELINES.items()},
 }
 TOKEN_FAMILIES = {"csm": "speech", "dia": "speech", "janus": "image", "musicgen": "audio"}
 
@@ -123,7 +123,12 @@ def test_encoding_is_normalised_and_packed_as_decoding_expects(
     media = sampled(family, generator)
     seen: list[Tensor] = []
     encode = vae.encode
-    vae.encode = lambda x, *args, **kwargs: seen.append(x) or encode(x, *args, **kwargs)
+
+    def listening(media: Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(media)
+        return encode(media, *args, **kwargs)
+
+    vae.encode = listening
     try:
         with torch.no_grad():
             latents = codec.encode(media)

@@ -1,5 +1,6 @@
 """Prompts to tokens and vectors: cut so that the end token stays, embedded once, the first cut one reported."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class PromptEmbeddings:
         tokenize: prompts to tokens.
         encode: tokens to [B, D], in the model's own length.
         device: where the model runs; vectors are kept there.
-        batch_size: prompts in one forward pass.
+        batch_size: prompts in one forward pass, but on the CPU ``CPU_PROMPTS``.
     """
 
     def __init__(
@@ -109,36 +110,44 @@ class PromptEmbeddings:
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """[B, D], of length 1."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.kept]
-        if len(self.kept) + len(new) > PROMPTS_KEPT:
+        if new and len(self.kept) + len(new) > PROMPTS_KEPT:
             self.kept, new = {}, list(dict.fromkeys(prompts))
-        for start in range(0, len(new), self.batch_size):
-            part = new[start : start + self.batch_size]
-            tokens = self.tokenize(part)
-            embedded = self._encode(tokens)
-            self.kept.update(zip(part, torch.nn.functional.normalize(embedded, dim=-1), strict=True))
+        if new:
+            embedded = self._encode(self.tokenize(new))
+            self.kept.update(zip(new, torch.nn.functional.normalize(embedded, dim=-1), strict=True))
         return torch.stack([self.kept[prompt] for prompt in prompts])
 
     def _encode(self, tokens: Tokens) -> Tensor:
-        """Vectors [B, D] of tokens, none of which depends on how many the others are.
+        """Vectors [B, D] of tokens."""
+        lengths = [next_step(read) for read in tokens.mask.sum(1).tolist()]
+        passes = self._passes(lengths)
+        parts = []
+        for rows in passes:
+            ids, mask = (
+                part[rows, : lengths[rows[-1]]].to(self.device) for part in (tokens.ids, tokens.mask)
+            )
+            parts.append(self.encode(ids, mask))
+        vectors = torch.cat(parts)
+        ordered = vectors.new_empty(len(lengths), vectors.shape[1])
+        ordered[[row for rows in passes for row in rows]] = vectors
+        return ordered
+
+    def _passes(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which prompts each forward pass takes, shorter ones first, so that little padding is computed.
 
         On the CPU a product of few rows adds up in another order than one of many. With always as many rows of a length
         that is the prompt's own, a prompt does not depend on which others are new, and a file that was resumed equals
-        one that was not, bit for bit. Nor is much padding computed.
+        one that was not, bit for bit. What is lacking is filled with a prompt again.
         """
+        rows = sorted(range(len(lengths)), key=lengths.__getitem__)
         if self.device != "cpu":
-            return self.encode(tokens.ids.to(self.device), tokens.mask.to(self.device))
-        by_length: dict[int, list[int]] = {}
-        for row, read in enumerate(tokens.mask.sum(1).tolist()):
-            by_length.setdefault(next_step(read), []).append(row)
-        parts = []
-        for length, rows in by_length.items():
-            repeated = torch.tensor(rows + rows[-1:] * (-len(rows) % CPU_PROMPTS)).split(CPU_PROMPTS)
-            vectors = [
-                self.encode(tokens.ids[some, :length], tokens.mask[some, :length]) for some in repeated
-            ]
-            parts.append(torch.cat(vectors)[: len(rows)])
-        order = torch.tensor([row for rows in by_length.values() for row in rows])
-        return torch.cat(parts)[order.argsort()]
+            return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        filled = []
+        for _, equal in itertools.groupby(rows, key=lengths.__getitem__):
+            group = list(equal)
+            group += group[-1:] * (-len(group) % CPU_PROMPTS)
+            filled += [group[i : i + CPU_PROMPTS] for i in range(0, len(group), CPU_PROMPTS)]
+        return filled
 
 
 def next_step(length: int) -> int:

@@ -3,9 +3,9 @@
 It says yes or no to a caption or an attribute, rates a caption from 1 to 5 (one more than the attributes that hold), in
 a digit or in words, describes a picture before it rates it, and picks the better of two pictures. Its picture encoder
 is that of ``embedded/shapes-clip``, frozen. Only the training combinations of the world are shown or named. Pictures
-are clean, spoiled as a generator's are, or blends of two.
+are clean, spoiled as a generator's are, or blends of two. A last stage shows pairs in both orders, which have to agree.
 
-    uv run python recipes/pretrain/shapes_vlm.py        # about 10 minutes on one free core; resumes where it stopped
+    uv run python recipes/pretrain/shapes_vlm.py        # about 30 minutes on one free core; resumes where it stopped
 """
 
 import time

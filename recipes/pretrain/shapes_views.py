@@ -29,6 +29,7 @@ from shapes_flow import (
 from shapes_flow import Settings as FlowSettings
 from torch import Tensor
 
+from mmalign.adapters.scene3d import write_settings
 from mmalign.worlds import views
 
 TOKENS = 16
@@ -122,6 +123,7 @@ def main(settings: Settings) -> None:
         max_sequence_length=LONG_TOKENS,
     )
     save(pipeline, settings.out)
+    write_settings(settings.out, rows=2, columns=2, cameras=views.CAMERAS)
     console.print(f"{settings.out} written after {(time.monotonic() - started) / 60:.0f} minutes")
 
 

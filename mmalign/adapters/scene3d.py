@@ -125,6 +125,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def _alike(first: Sequence[Camera], second: Sequence[Camera]) -> bool:
-    poses = [torch.stack([camera.world_to_camera() for camera in side]) for side in (first, second)]
+    ours, theirs = (torch.stack([camera.world_to_camera() for camera in side]) for side in (first, second))
     angles = [[camera.fov_deg for camera in side] for side in (first, second)]
-    return torch.allclose(*poses, atol=1e-4) and angles[0] == angles[1]
+    return torch.allclose(ours, theirs, atol=1e-4) and angles[0] == angles[1]

@@ -1,6 +1,7 @@
 """An image pipeline whose pictures are views: they are cut and joined at the right places, with their cameras."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from mmalign.media import Mesh, Scene3D, turntable
 from mmalign.worlds import views
 from tests.generators.small_pipelines import stable_diffusion_3
 
-SIZE = {"height": 16, "width": 12}
+SIZE: dict[str, Any] = {"height": 16, "width": 12}
 CAMERAS = turntable(6, elevation_deg=10.0)
 
 

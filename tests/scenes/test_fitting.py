@@ -66,7 +66,7 @@ def test_its_mesh_opens_in_trimesh_as_one_closed_body(
     fitted: tuple[Tensor, VoxelField], tmp_path: Path
 ) -> None:
     Scene3D(mesh=fitted[1].to_mesh()).save(tmp_path / "a.glb")
-    mesh = trimesh.load(tmp_path / "a.glb", force="mesh")
+    mesh = trimesh.load_scene(tmp_path / "a.glb").to_mesh()
     assert mesh.is_watertight
     assert mesh.body_count == 1
     assert mesh.volume > 0  # its sides face outward

@@ -157,14 +157,15 @@ def estimate(
 
 @torch.no_grad()
 def as_scene(field: VoxelField, adapter: Scene3DAdapter) -> Scene3D:
-    """A field as the adapter's cameras see it, and its mesh where it has a surface."""
+    """A field as the adapter's cameras see it, and its mesh where it has a surface.
+
+    Raises:
+        ConfigError: the extra ``mesh`` is missing.
+    """
     side_px, cameras = _cameras(adapter)
     views = field.render(cameras, side_px=side_px).views.clamp(0, 1).cpu()
-    try:
-        mesh = field.to_mesh()
-    except ConfigError:
-        mesh = None  # nothing was found for this prompt: the views show it
-    return Scene3D(views, cameras, mesh)
+    found = bool((field.density > field.half_level).any())
+    return Scene3D(views, cameras, field.to_mesh() if found else None)
 
 
 def _cameras(adapter: Scene3DAdapter) -> tuple[int, tuple[Camera, ...]]:

@@ -1,5 +1,6 @@
 """A radiance field on a grid of voxels: density and colour in a cube, and what a camera sees of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,16 @@ class VoxelField(nn.Module):
         """[3] in (0, 1), RGB."""
         return self.raw_background.sigmoid()
 
+    @property
+    def pitch(self) -> float:
+        """Distance of neighbouring grid points, in scene units."""
+        return 2 * self.half_extent / (self.voxels - 1)
+
+    @property
+    def half_level(self) -> float:
+        """The density that stops half of the light within two voxels, per scene unit: where a surface is."""
+        return math.log(2) / (2 * self.pitch)
+
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density [...] per scene unit and colour [..., 3] in (0, 1) at points [..., 3]; no density outside."""
         inside = (points.abs() <= self.half_extent).all(-1)
@@ -131,22 +142,21 @@ class VoxelField(nn.Module):
         Cavities that no camera sees are filled, and crumbs are left out, of less than a twentieth of the largest body.
 
         Args:
-            level: density per scene unit; by default what stops half of the light within two voxels.
+            level: density per scene unit; by default ``half_level``.
 
         Raises:
             ConfigError: the density is nowhere above the level, or the extra ``mesh`` is missing.
 
         Source: Lorensen and Cline 1987, Marching cubes, in the form of Lewiner et al. 2003 (scikit-image).
         """
-        pitch = 2 * self.half_extent / (self.voxels - 1)
-        level = 0.6931 / (2 * pitch) if level is None else level
+        level = self.half_level if level is None else level
         density = F.pad(self.density, (1, 1, 1, 1, 1, 1)).cpu()  # a layer of nothing closes the surface
         if not float(density.max()) > level:
             raise ConfigError(
                 f"level = {level:g}: the density is {float(density.max()):g} at most, so there is no surface"
             )
         corners, faces = _surface(density, level)
-        vertices = (corners - 1) * pitch - self.half_extent
+        vertices = (corners - 1) * self.pitch - self.half_extent
         colours = self.at(vertices.clamp(-self.half_extent, self.half_extent).to(self.raw_density.device))[1]
         return Mesh(vertices, faces, colours.cpu())
 

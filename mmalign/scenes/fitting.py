@@ -85,7 +85,6 @@ def variation(field: VoxelField) -> Tensor:
 
     Source: Sun et al. 2022, Direct voxel grid optimization, section 3 (arXiv:2111.11215), which smooths both alike.
     """
-    pitch = 2 * field.half_extent / (field.voxels - 1)
-    stopped = 1 - (-field.density * pitch).exp()
+    stopped = 1 - (-field.density * field.pitch).exp()
     values = torch.cat([stopped[None], field.raw_colour[0].sigmoid()])
     return torch.stack([values.diff(dim=axis).abs().mean() for axis in (1, 2, 3)]).mean()

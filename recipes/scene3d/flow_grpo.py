@@ -17,5 +17,5 @@ recipe = Recipe(
         steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
-    evaluation=EvaluationConfig(n=300, every=20, glance=48),
+    evaluation=EvaluationConfig(n=256, every=20, glance=48),
 )

@@ -10,7 +10,7 @@ recipe = Recipe(
     heldout_reward="shapes-views-truth",
     prompts="embedded/shapes-views-train",
     heldout_prompts="embedded/shapes-views-heldout",
-    method=RWRConfig(temperature=0.5, own=OwnSamples(prompts=150, group_size=6)),
+    method=RWRConfig(temperature=0.5, own=OwnSamples(prompts=120, group_size=6)),
     train=TrainConfig(
         steps=250,
         batch_size=24,
@@ -21,5 +21,5 @@ recipe = Recipe(
         checkpoint_every=25,
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
-    evaluation=EvaluationConfig(n=300, every=50, glance=48),
+    evaluation=EvaluationConfig(n=256, every=50, glance=48),
 )

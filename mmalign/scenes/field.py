@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,11 +11,10 @@ from torch import Tensor, nn
 from mmalign.errors import ConfigError
 from mmalign.media import Camera, Mesh, Video, turntable
 from mmalign.media.rays import pixel_rays
+from mmalign.scenes.surface import surface
 
 DENSITY_UNIT = 20.0
 """Per scene unit, of a raw density of 1: so that raw values of a few units are opaque within a voxel or two."""
-CRUMB = 0.05
-"""A body of less than this share of the largest one's grid points is left out of a mesh."""
 EMPTY = -5.0
 """Raw density at the start: a thin fog, through which every view still reaches every voxel."""
 
@@ -155,24 +153,7 @@ class VoxelField(nn.Module):
             raise ConfigError(
                 f"level = {level:g}: the density is {float(density.max()):g} at most, so there is no surface"
             )
-        corners, faces = _surface(density, level)
+        corners, faces = surface(density, level)
         vertices = (corners - 1) * self.pitch - self.half_extent
         colours = self.at(vertices.clamp(-self.half_extent, self.half_extent).to(self.raw_density.device))[1]
         return Mesh(vertices, faces, colours.cpu())
-
-
-def _surface(density: Tensor, level: float) -> tuple[Tensor, Tensor]:
-    """Vertices [V, 3] in grid steps and faces [F, 3], counter-clockwise from outside; the outermost layer is empty."""
-    try:
-        from skimage.measure import label, marching_cubes
-    except ImportError:
-        raise ConfigError("a mesh of a field needs an extra: pip install 'mmalign[mesh]'") from None
-    values = density.numpy().copy()
-    outside = label(values <= level, connectivity=1)
-    values[(values <= level) & (outside != outside[0, 0, 0])] = values.max()
-    bodies = label(values > level, connectivity=3)
-    sizes = np.bincount(bodies.ravel())
-    sizes[0] = 0
-    values[np.isin(bodies, (sizes < CRUMB * sizes.max()).nonzero()[0]) & (bodies > 0)] = 0
-    corners, faces, _, _ = marching_cubes(values, level)
-    return torch.from_numpy(corners.copy()).float(), torch.from_numpy(faces[:, ::-1].copy()).long()

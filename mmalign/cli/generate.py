@@ -31,7 +31,7 @@ class GenerateCommand:
     lora: Path | None = None
     """A run's lora folder."""
     steps: int = 28
-    """Denoising steps."""
+    """Denoising steps; of dream_fl, steps of the distillation, 150 or more."""
     guidance: float = 4.5
     """Guidance scale; 1 is none."""
     height: int | None = None
@@ -46,9 +46,10 @@ class GenerateCommand:
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32
-    guide: Literal["none", "best_of_n", "reward", "dynamic"] = "none"
+    guide: Literal["none", "best_of_n", "reward", "dynamic", "dream_fl"] = "none"
     """Steer with rewards while drawing: keep the best of several samples; follow the gradient of differentiable rewards
-    at every step; or choose the guidance scale of every step by what the rewards like."""
+    at every step; choose the guidance scale of every step by what the rewards like; or, in 3D, distil each scene from
+    the generator of views and the rewards, a mesh beside its views."""
     reward: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:WEIGHT]")] = ()
     """For --guide: a reward, once or more, with your weights."""
     guide_n: int = 8

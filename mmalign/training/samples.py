@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmalign.files import whole_file
-from mmalign.media import MEDIA, WRITTEN_SUFFIX, Media, Modality, Sample
+from mmalign.media import MEDIA, VIEWS_SUFFIX, WRITTEN_SUFFIX, Media, Modality, Sample, Scene3D
 from mmalign.processes import Processes
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
@@ -117,8 +117,11 @@ def read_samples(folder: Path, modality: Modality) -> list[Sample]:
 
 
 def _write(medium: Media, path: Path) -> None:
+    """A scene's mesh, where it has one beside its views, is written beside them."""
     with whole_file(path) as unfinished:
         medium.save(unfinished)
+    if isinstance(medium, Scene3D) and medium.views is not None and medium.mesh is not None:
+        Scene3D(mesh=medium.mesh).save(path.with_name(path.name.removesuffix(VIEWS_SUFFIX) + ".glb"))
 
 
 def _cut_to_whole_batches(metadata: Path, batch_size: int, total: int) -> None:

@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 console = Console(stderr=True)
+OTHER_WORDS = "a b and or of with no not the two one"
+"""That are one token each though no caption of a world has them."""
+
+
+def generator(*seeds: int) -> torch.Generator:
+    """A CPU generator for one purpose and step."""
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 1_000_003 + seed) % 2**63
+    return torch.Generator().manual_seed(mixed)
 
 
 def clip_tokenizer(texts: list[str], *, length: int, folder: Path | None = None) -> CLIPTokenizer:
@@ -62,11 +72,12 @@ def fit(
     warmup: int = 100,
     ema_decay: float = 0.999,
     weight_decay: float = 1e-4,
+    bf16: bool = False,
 ) -> None:
     """Minimise ``loss(step)`` over the modules, resuming from ``folder``; leaves the EMA weights in the modules.
 
     ``loss`` must draw everything random from generators seeded by its step, so that a resumed run equals an
-    unbroken one.
+    unbroken one. With ``bf16`` it runs under autocast; the weights stay in fp32.
     """
     parameters = [p for p in modules.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay)
@@ -88,7 +99,8 @@ def fit(
     modules.train()
     started, running = time.monotonic(), None
     for step in range(first, steps):
-        value = loss(step)
+        with torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=bf16):
+            value = loss(step)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import console, fit
+from common import console, fit, generator
 from safetensors.torch import load_file
-from shapes_clip import generator, spoil
+from shapes_clip import spoil
 from shapes_questions import (
     BLEND,
     IGNORED,

@@ -1,6 +1,7 @@
 """Loads a generator by hub id, folder or embedded name."""
 
 import importlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from mmalign.errors import ConfigError, UnknownNameError
 from mmalign.resources import resource
 
 ADAPTERS = {
+    "audio": "mmalign.adapters.audio:AudioAdapter",
     "image": "mmalign.adapters.image:ImageAdapter",
     "speech": "mmalign.adapters.speech:SpeechAdapter",
+    "video": "mmalign.adapters.video:VideoAdapter",
 }
 """By modality."""
+MARKS = {"audio_end_in_s": "audio", "audio_length_in_s": "audio", "num_frames": "video"}
+"""Options that only pipelines of one medium have; the others draw pictures."""
 PIPELINE_INDEX, SPEECH_INDEX = "model_index.json", "speech.json"
 """What says of a folder that it holds a diffusers pipeline, or a language model over codec tokens."""
 
@@ -49,14 +54,16 @@ def load_adapter(
 
     Args:
         name: ``embedded/<name>``, a folder, or a hub id.
-        modality: what it makes; if not given, what the folder says, and pictures where it says nothing.
+        modality: what it makes; if not given, what the pipeline's class or the folder says.
         device: by default the first GPU, else the CPU.
         dtype: of the frozen weights; by default fp32 on the CPU and bf16 on a GPU.
-        options: the pipeline's own options for the checks at load (``height``, ``width``, ``max_sequence_length``).
+        options: the pipeline's own options for the checks at load (``height``, ``frames``, ``duration_s``,
+            ``max_sequence_length``).
 
     Returns:
-        An ``ImageAdapter``, whose ``generator.pipeline`` is the live diffusers pipeline; or of a folder that
-        ``SpeechAdapter.save`` wrote that class, whose ``generator.model`` is the live transformers model.
+        The adapter of its medium, such as ``ImageAdapter``, whose ``generator.pipeline`` is the live diffusers
+        pipeline; or of a folder that ``SpeechAdapter.save`` wrote that class, whose ``generator.model`` is the live
+        transformers model.
 
     Raises:
         UnknownNameError: an unknown modality or embedded model.
@@ -89,7 +96,16 @@ def load_adapter(
             f"model '{name}': not a diffusers pipeline that can be loaded here ({str(error).splitlines()[0]}). "
             f"Give a folder with model_index.json, a hub id, or one of {', '.join(embedded_models())}"
         ) from None
-    return _adapter("ImageAdapter")(pipeline.to(device), **options)
+    made = pipeline_modality(pipeline)
+    if modality not in (None, made):
+        raise ConfigError(f"model '{name}' makes {made}, and modality = '{modality}' was asked for")
+    return _adapter(ADAPTERS[made].partition(":")[2])(pipeline.to(device), **options)
+
+
+def pipeline_modality(pipeline: Any) -> str:
+    """What a diffusers pipeline makes, by the options of its class."""
+    known = inspect.signature(type(pipeline).__call__).parameters
+    return next((modality for mark, modality in MARKS.items() if mark in known), "image")
 
 
 def _adapter(name: str) -> Any:

@@ -58,7 +58,7 @@ def run(recipe: Recipe, folder: Path | None = None) -> int:
         print(f"stopped; go on with: mmalign align --resume {folder}", file=sys.stderr)
         return 130
     except Exception:
-        if not resumed and processes.main and folder.is_dir() and not any(folder.rglob("*.png")):
+        if not resumed and processes.main and folder.is_dir() and not any(folder.rglob("metadata.jsonl")):
             import shutil
 
             shutil.rmtree(folder)  # nothing was made yet: a mistake leaves nothing behind

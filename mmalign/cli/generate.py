@@ -14,7 +14,7 @@ from mmalign.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateCommand:
-    """Draw pictures of prompts; metadata.jsonl beside them says how to draw each again in plain diffusers."""
+    """Draw samples of prompts; metadata.jsonl beside them says how to draw each again in plain diffusers."""
 
     model: Positional[str]
     """Embedded name, folder or hub id."""
@@ -25,9 +25,9 @@ class GenerateCommand:
     prompts: str | None = None
     """A text file with one prompt a line, or an embedded list."""
     n: int = 1
-    """Pictures of each prompt."""
+    """Samples of each prompt."""
     seed: int = 0
-    """Of the first picture; each further one has the next."""
+    """Of the first sample; each further one has the next."""
     lora: Path | None = None
     """A run's lora folder."""
     steps: int = 28
@@ -37,6 +37,12 @@ class GenerateCommand:
     height: int | None = None
     """In pixels; by default the model's own."""
     width: int | None = None
+    frames: int | None = None
+    """Of a video; by default the model's own number."""
+    fps: float | None = None
+    """Frames per second, in pipelines that are told."""
+    duration_s: float | None = None
+    """Of a sound; by default the model's own length."""
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32
@@ -71,23 +77,21 @@ def main(arguments: Sequence[str]) -> int:
     from mmalign.training.recipe import SamplingConfig
     from mmalign.training.samples import write_samples
 
-    options = {
-        name: value
-        for name in ("height", "width", "max_sequence_length")
-        if (value := getattr(command, name)) is not None
-    }
-    adapter = load_adapter(command.model, **options)
-    if command.lora is not None:
-        adapter.load_lora(command.lora)
     prompts = [text for text in texts for _ in range(command.n)]
     sampling = SamplingConfig(
         steps=command.steps,
         guidance=command.guidance,
         height=command.height,
         width=command.width,
+        frames=command.frames,
+        fps=command.fps,
+        duration_s=command.duration_s,
         max_sequence_length=command.max_sequence_length,
         batch_size=command.batch_size,
     )
+    adapter = load_adapter(command.model, **sampling.pipeline_options())
+    if command.lora is not None:
+        adapter.load_lora(command.lora)
     # The candidates of best_of_n take the seeds between.
     apart = command.guide_n if command.guide == "best_of_n" else 1
     seeds = [command.seed + i * apart for i in range(len(prompts))]
@@ -104,6 +108,6 @@ def main(arguments: Sequence[str]) -> int:
             scales=command.guide_scales,
             batch_size=command.batch_size,
         )
-    write_samples(adapter, command.out, prompts, seeds, sampling, title="pictures", draw=draw)
+    write_samples(adapter, command.out, prompts, seeds, sampling, title="samples", draw=draw)
     print(command.out, file=sys.stdout)
     return 0

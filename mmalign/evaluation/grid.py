@@ -6,11 +6,9 @@ from pathlib import Path
 
 import PIL.Image
 from PIL import ImageDraw, ImageFont
-from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.files import whole_file
-from mmalign.media import Image
 
 SMALLEST_PX, LARGEST_PX = 128, 384
 """Longer side of a picture in the grid: smaller ones are enlarged by a whole number, larger ones reduced."""
@@ -22,7 +20,7 @@ INK, EDGE, PAPER = (40, 40, 40), (215, 215, 215), (255, 255, 255)
 
 
 def save_grid(
-    pictures: Sequence[Image] | Tensor,
+    tiles: Sequence[PIL.Image.Image],
     captions: Sequence[str],
     path: Path | str,
     *,
@@ -30,38 +28,36 @@ def save_grid(
 ) -> None:
     """Write a grid of pictures with short captions, row by row from the top left.
 
-    Small pictures are enlarged by a whole number with nearest neighbour, 64 x 64 pixels twice, so that each pixel stays
-    what the generator drew. A caption is wrapped to its picture's width and ends in "…" after four lines.
+    A caption is wrapped to its picture's width and ends in "…" after four lines.
 
     Args:
-        pictures: B pictures, or [B, 3, H, W] in [0, 1].
+        tiles: B pictures at the size that they are shown in, see :func:`resized`.
         captions: B texts, each shown under its picture.
         path: where to write; the suffix names the format. An existing file is replaced, whole or not at all.
         columns: pictures in a row; None for a grid about three wide to two high, and at most eight.
 
     Raises:
-        ShapeError: ``pictures`` is empty or not [B, 3, H, W], or ``captions`` has another length.
+        ShapeError: there is no tile, or ``captions`` has another length.
         ConfigError: ``columns`` is not positive.
     """
-    if isinstance(pictures, Tensor):
-        if pictures.ndim != 4:
-            raise ShapeError(f"pictures: expected [B, 3, H, W], got {list(pictures.shape)}")
-        pictures = [Image(pixels) for pixels in pictures]
-    if not pictures or len(captions) != len(pictures):
+    if not tiles or len(captions) != len(tiles):
         raise ShapeError(
-            f"captions: one for each of {len(pictures)} pictures, at least one; got {len(captions)}"
+            f"captions: one for each of {len(tiles)} pictures, at least one; got {len(captions)}"
         )
     if columns is None:
-        columns = min(8, math.ceil(math.sqrt(1.5 * len(pictures))))
+        columns = min(8, math.ceil(math.sqrt(1.5 * len(tiles))))
     if columns < 1:
         raise ConfigError(f"columns = {columns}, but a row holds at least one picture")
-    grid = draw_grid([resized(picture.to_pil()) for picture in pictures], captions, columns)
+    grid = draw_grid(tiles, captions, columns)
     with whole_file(path) as unfinished:
         grid.save(unfinished)
 
 
 def resized(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """A picture at a size that people can look at, see ``SMALLEST_PX``; its sides keep their ratio."""
+    """A picture at a size that people can look at, see ``SMALLEST_PX``; its sides keep their ratio.
+
+    Small ones are enlarged by a whole number with nearest neighbour, so that each pixel stays what was drawn.
+    """
     longer = max(picture.size)
     if longer < SMALLEST_PX:
         return picture.resize(

@@ -1,15 +1,19 @@
 """One picture of any medium, for people to look at where nothing can be played."""
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import PIL.Image
 import torch
 from torch import Tensor
 
-from mmalign.evaluation.grid import draw_grid, resized
+from mmalign.evaluation.grid import draw_grid, resized, save_grid
 from mmalign.evaluation.mesh_views import draw_mesh
-from mmalign.media import Audio, Image, Media, Scene3D, Video, turntable
+from mmalign.media import Audio, Image, Media, Modality, Scene3D, Video, turntable
 
+COLUMNS: dict[Modality, int] = {"audio": 3, "image": 6, "scene3d": 4, "speech": 3, "video": 2}
+"""Of a picture of many previews: some are wide."""
 MOST_FRAMES = 8
 MOST_VIEWS = 16
 TILE_PX = 192
@@ -37,6 +41,11 @@ def preview(media: Media) -> PIL.Image.Image:
             return sound_picture(media)
         case Scene3D():
             return view_grid(media)
+
+
+def save_previews(media: Sequence[Media], captions: Sequence[str], path: Path) -> None:
+    """Write one picture of many media, each with its caption under it, whole or not at all."""
+    save_grid([preview(medium) for medium in media], captions, path, columns=COLUMNS[media[0].modality])
 
 
 def contact_strip(video: Video) -> PIL.Image.Image:

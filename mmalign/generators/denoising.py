@@ -188,7 +188,7 @@ class DenoisingGenerator:
         self, *, guidance: float | None = None, steps: int | None = None, **options: Any
     ) -> dict[str, Any]:
         """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off."""
-        own: dict[str, Any] = dict(options)
+        own: dict[str, Any] = {pipeline_name(name, self.pipeline): value for name, value in options.items()}
         if self.guidance_name is not None:
             own[self.guidance_name] = 1.0 if guidance is None else guidance
         if steps is not None:
@@ -228,6 +228,11 @@ class DenoisingGenerator:
     def device(self) -> torch.device:
         """Where the policy lives."""
         return next(self.policy.parameters()).device
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """What a pipeline makes of final latents [B, ...], with gradient; pictures are [B, 3, H, W] in [0, 1]."""
+        height, width = self.size
+        return self.codec.decode(latents, height=height, width=width)
 
     # --- finding out, at load -----------------------------------------------------------------------------------------
 
@@ -284,6 +289,7 @@ class DenoisingGenerator:
         self.codec = build_codec(self.pipeline, arguments[self.latents_name])
         pictures = probe(*PROBE_PROMPTS, output="pt")[1].float()
         self.size = (pictures.shape[-2], pictures.shape[-1])
+        self.media_shape = tuple(pictures.shape[1:])
         with torch.no_grad():
             decoded = self.codec.decode(latents, height=pictures.shape[-2], width=pictures.shape[-1])
         self._check("codec decodes as the pipeline", float((decoded - pictures).abs().max()))
@@ -296,6 +302,20 @@ class DenoisingGenerator:
                 f"{type(self.pipeline).__name__}: the check '{name}' is off by {error:.2g}, more than {tolerance:g}; "
                 "aligning it would go wrong in silence"
             )
+
+
+OTHER_NAMES = {
+    "duration_s": ("audio_end_in_s", "audio_length_in_s"),
+    "fps": ("frame_rate",),
+    "frames": ("num_frames",),
+}
+"""What options of ours are called by pipelines."""
+
+
+def pipeline_name(name: str, pipeline: Any) -> str:
+    """What a pipeline calls one of our options; the same name where it has no other."""
+    known = _options(pipeline)
+    return next((other for other in OTHER_NAMES.get(name, ()) if other in known), name)
 
 
 def _options(pipeline: Any) -> list[str]:

@@ -5,7 +5,15 @@ from mmalign.media.checks import Modality
 from mmalign.media.hashing import content_hash
 from mmalign.media.image import IMAGE_SUFFIXES, Image
 from mmalign.media.mesh import MESH_SUFFIXES, Mesh
-from mmalign.media.sample import MEDIA, MEDIA_SUFFIXES, Media, Sample, SampleFile, load_media
+from mmalign.media.sample import (
+    MEDIA,
+    MEDIA_SUFFIXES,
+    WRITTEN_SUFFIX,
+    Media,
+    Sample,
+    SampleFile,
+    load_media,
+)
 from mmalign.media.scene3d import VIEWS_SUFFIX, Camera, Scene3D, turntable
 from mmalign.media.video import VIDEO_SUFFIXES, Video
 
@@ -31,4 +39,5 @@ __all__ = [
     "MESH_SUFFIXES",
     "VIEWS_SUFFIX",
     "MEDIA_SUFFIXES",
+    "WRITTEN_SUFFIX",
 ]

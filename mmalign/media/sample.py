@@ -26,6 +26,14 @@ MEDIA: dict[str, type[Media]] = {
     "video": Video,
 }
 """By modality."""
+WRITTEN_SUFFIX: dict[str, str] = {
+    "audio": ".wav",
+    "image": ".png",
+    "scene3d": VIEWS_SUFFIX,
+    "speech": ".wav",
+    "video": ".mp4",
+}
+"""What samples are written as, by modality: what people can open, and lossless where that is possible."""
 MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *MESH_SUFFIXES)
 MAY_MOVE = (".gif", ".webp")
 

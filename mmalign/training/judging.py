@@ -12,11 +12,11 @@ from mmalign.data.pairs import read_pairs
 from mmalign.data.prompts import read_prompts
 from mmalign.data.ratings import read_demonstrations
 from mmalign.data.writers import format_rows
-from mmalign.evaluation.grid import save_grid
-from mmalign.evaluation.image_statistics import picture_guards
+from mmalign.evaluation.media_guards import media_guards
+from mmalign.evaluation.previews import save_previews
 from mmalign.evaluation.statistics import paired_bootstrap
 from mmalign.files import whole_file
-from mmalign.media import Image, Sample
+from mmalign.media import Media, Sample
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.compose import score_in_batches
@@ -81,18 +81,17 @@ class Judge:
                 unfinished.write_text(
                     format_rows(scored_rows(samples, self.heldout.card.name, values), "jsonl")
                 )
-        pictures = torch.stack([_picture(sample).pixels for sample in samples])
         spread = range(0, len(samples), max(1, len(samples) // GRID))
         shown = [samples[i] for i in spread][:GRID]
         if main:
-            captions = [s.prompt for s in shown]
-            save_grid([_picture(s) for s in shown], captions, self.run.samples / f"{side}.png", columns=6)
+            captions = [sample.prompt for sample in shown]
+            save_previews([_medium(sample) for sample in shown], captions, self.run.samples / f"{side}.png")
         return Side(
             samples,
             None if score is None else score.value,
             {} if score is None else {name: float(value.nanmean()) for name, value in score.aspects.items()},
             None if self.reward is None else score_in_batches(self.reward, samples).value,
-            picture_guards(pictures, self.prompts),
+            media_guards([_medium(sample) for sample in samples], self.prompts),
         )
 
     def remember(self, before: Side) -> None:
@@ -110,10 +109,10 @@ class Judge:
         rows = slice(0, self.recipe.evaluation.glance)
         prompts = self.prompts[rows]
         sampling = self.recipe.sampling
-        pictures = self.adapter.generate(
+        media = self.adapter.generate(
             prompts, seeds=self.seeds[rows], batch_size=sampling.batch_size, **sampling.options()
         )
-        samples = [Sample(prompt, picture) for prompt, picture in zip(prompts, pictures, strict=True)]
+        samples = [Sample(prompt, medium) for prompt, medium in zip(prompts, media, strict=True)]
         rewards = {"heldout": self.heldout, "train": self.reward}
         found = {
             name: score_in_batches(reward, samples).value
@@ -121,7 +120,7 @@ class Judge:
             if reward is not None
         }
         values = {GLANCED[name]: float(scores.nanmean()) for name, scores in found.items()}
-        values |= picture_guards(torch.stack([picture.pixels for picture in pictures]), prompts)
+        values |= media_guards(media, prompts)
         values["drift"] = self.drift(prompts[:DRIFT_SAMPLES])
         return {name: value for name, value in values.items() if math.isfinite(value)}, self._hacked(found)
 
@@ -206,6 +205,6 @@ def guards_result(before: Side, after: Side) -> dict[str, dict[str, float]]:
     }
 
 
-def _picture(sample: Sample) -> Image:
-    assert isinstance(sample.media, Image)
+def _medium(sample: Sample) -> Media:
+    assert sample.media is not None
     return sample.media

@@ -1,6 +1,7 @@
 """The training loop: any method, any generator, one optimiser step at a time, stopped and continued at will."""
 
 import json
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ def train(
                     save(step)
                 raise KeyboardInterrupt
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+                group["lr"] = config.learning_rate * learning_rate_share(config, step)
             values = one_step(method, config, accelerator, parameters, optimizer, step=step)
             step += 1
             method.after_step(step)
@@ -139,6 +140,25 @@ class _Log:
     def __exit__(self, *_: object) -> None:
         self._metrics.close()
         self._board.close()
+
+
+def learning_rate_share(config: TrainConfig, step: int) -> float:
+    """The share of the learning rate that the optimiser step number ``step``, from 0, is made with.
+
+    >>> falling = TrainConfig(steps=14, warmup_steps=4, lr_schedule="linear")
+    >>> [learning_rate_share(falling, step) for step in (0, 3, 4, 9, 13)]
+    [0.25, 1.0, 1.0, 0.5, 0.1]
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    left = (config.steps - step) / max(1, config.steps - config.warmup_steps)
+    match config.lr_schedule:
+        case "linear":
+            return left
+        case "cosine":
+            return (1 - math.cos(math.pi * left)) / 2
+        case "constant":
+            return 1.0
 
 
 def whole_rollouts(every: int, steps_per_rollout: int) -> int:

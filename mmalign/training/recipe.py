@@ -31,7 +31,9 @@ class TrainConfig:
     """Rows that pass the model at once; smaller needs less memory and gives the same gradient."""
     learning_rate: float = 1e-4
     warmup_steps: int = 10
-    """The learning rate rises over them, then stays."""
+    """The learning rate rises over them."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after the warm-up: stays, or falls to zero by the last step."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
@@ -69,6 +71,12 @@ class SamplingConfig:
     height: int | None = None
     """In pixels; None is the model's own."""
     width: int | None = None
+    frames: int | None = None
+    """Of a video; None is the model's own number."""
+    fps: float | None = None
+    """Frames per second, in pipelines that are told; None is the model's own rate."""
+    duration_s: float | None = None
+    """Of a sound; None is the model's own length."""
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32

@@ -1,4 +1,4 @@
-"""Draws a folder of samples that survives interruption: pictures, and metadata.jsonl with all that draws them again."""
+"""Draws a folder of samples that survives interruption: media, and metadata.jsonl with all that draws them again."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from mmalign.adapters.image import ImageAdapter
 from mmalign.files import whole_file
-from mmalign.media import Image, Media, Sample
+from mmalign.media import MEDIA, WRITTEN_SUFFIX, Media, Modality, Sample
 from mmalign.processes import Processes
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
@@ -19,7 +18,7 @@ Drawn = tuple[Sequence[Media], Sequence[dict[str, Any]]]
 
 
 def draw_samples(
-    adapter: ImageAdapter,
+    adapter: Any,
     run: RunFolder,
     side: str,
     prompts: Sequence[str],
@@ -29,7 +28,7 @@ def draw_samples(
     weights: Literal["policy", "reference"],
     title: str,
 ) -> list[Sample]:
-    """Draw what is missing of ``samples/<side>`` of a run and read all of it back, as people will see it (8 bits)."""
+    """Draw what is missing of ``samples/<side>`` of a run and read all of it back, as people will see or hear it."""
     folder = run.samples / side
     with adapter.generator.weights(weights):
         write_samples(
@@ -41,11 +40,11 @@ def draw_samples(
             title=title,
             after_batch=lambda: run.keep(adapter.generator.denoiser_passes),
         )
-    return read_samples(folder)
+    return read_samples(folder, adapter.modality)
 
 
 def write_samples(
-    adapter: ImageAdapter,
+    adapter: Any,
     folder: Path,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -55,9 +54,9 @@ def write_samples(
     after_batch: Callable[[], None] = lambda: None,
     draw: Callable[[Sequence[str], Sequence[int]], Drawn] | None = None,
 ) -> None:
-    """Write pictures and metadata.jsonl, going on after the last whole batch that is there.
+    """Write media and metadata.jsonl, going on after the last whole batch that is there.
 
-    A batch is noted in metadata.jsonl only once all its pictures are on disk, so an interrupted stage goes on with
+    A batch is noted in metadata.jsonl only once all its files are on disk, so an interrupted stage goes on with
     whole batches, laid out as they would have been. ``draw`` takes the place of ``adapter.generate``.
     """
 
@@ -73,6 +72,7 @@ def write_samples(
     processes.wait()
     done = metadata.read_bytes().count(b"\n") if metadata.exists() else 0
     processes.wait()
+    suffix = WRITTEN_SUFFIX[adapter.modality]
     options = adapter.generator.pipeline_options(**sampling.options())
     # Batches are laid out alike for any number of processes; each takes one in turn.
     a_round = sampling.batch_size * processes.count
@@ -85,7 +85,7 @@ def write_samples(
             if rows:
                 cut = slice(rows.start, rows.stop)
                 media, notes = draw(prompts[cut], seeds[cut])
-                names = [f"{i:05d}.png" for i in rows]
+                names = [f"{i:05d}{suffix}" for i in rows]
                 list(writers.map(_write, media, [folder / name for name in names]))
                 for i, name, note in zip(rows, names, notes, strict=True):
                     row = {"file_name": name, "prompt": prompts[i], "seed": seeds[i], **options, **note}
@@ -104,21 +104,21 @@ def _append_in_turn(path: Path, text: str, processes: Processes) -> None:
         processes.wait()
 
 
-def read_samples(folder: Path) -> list[Sample]:
+def read_samples(folder: Path, modality: Modality) -> list[Sample]:
     """The samples of a folder with metadata.jsonl, in order; ``meta`` holds the row and the path."""
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     paths = [folder / row["file_name"] for row in rows]
     with ThreadPoolExecutor(2) as readers:
-        pictures = list(readers.map(Image.load, paths))
+        media: list[Media] = list(readers.map(MEDIA[modality].load, paths))
     return [
-        Sample(row["prompt"], picture, meta={**row, "path": path})
-        for row, picture, path in zip(rows, pictures, paths, strict=True)
+        Sample(row["prompt"], medium, meta={**row, "path": path})
+        for row, medium, path in zip(rows, media, paths, strict=True)
     ]
 
 
-def _write(picture: Image, path: Path) -> None:
+def _write(medium: Media, path: Path) -> None:
     with whole_file(path) as unfinished:
-        picture.save(unfinished)
+        medium.save(unfinished)
 
 
 def _cut_to_whole_batches(metadata: Path, batch_size: int, total: int) -> None:

@@ -11,7 +11,7 @@ from mmalign.data.pairs import Pair, best_against_worst, read_pairs, write_pairs
 from mmalign.data.ratings import Rating, best_of_each, read_demonstrations, read_ratings, write_ratings
 from mmalign.errors import ConfigError
 from mmalign.generators.conditioning import Conditioning, concatenate
-from mmalign.media import Image
+from mmalign.media import MEDIA
 from mmalign.methods.base import mixed_seeds
 from mmalign.methods.configs import OwnDemonstrations, OwnPairs, OwnSamples, Source
 from mmalign.methods.latents import LatentPairs, LatentSamples
@@ -162,12 +162,12 @@ def encode_samples(adapter: Any, ratings: Sequence[Rating], recipe: Recipe) -> L
 
 def encode_files(adapter: Any, files: Sequence[Path], *, batch_size: int = 32) -> Tensor:
     """Latents [N, ...] of media files, a file that occurs twice encoded once."""
-    known = list(dict.fromkeys(files))
+    known, load = list(dict.fromkeys(files)), MEDIA[adapter.modality].load
     parts = []
     with stage("encoding samples", len(known)) as bar:
         for start in range(0, len(known), batch_size):
             some = known[start : start + batch_size]
-            parts.append(adapter.encode([Image.load(path) for path in some]).cpu())
+            parts.append(adapter.encode([load(path) for path in some]).cpu())
             bar.advance(len(some))
     index = {path: i for i, path in enumerate(known)}
     return torch.cat(parts)[torch.tensor([index[path] for path in files])]

@@ -1,5 +1,6 @@
 """The grid keeps every pixel of a small picture, puts captions under it, and is written whole or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,10 @@ def drawn(count: int, side_px: int = 64) -> torch.Tensor:
     return shapes.render([shapes.random_scene(random) for _ in range(count)], random, side_px=side_px)
 
 
+def tiles(pictures: Sequence[torch.Tensor] | torch.Tensor) -> list[PIL.Image.Image]:
+    return [grid.resized(Image(picture).to_pil()) for picture in pictures]
+
+
 def saved(path: Path) -> np.ndarray:
     with PIL.Image.open(path) as picture:
         return np.array(picture)
@@ -28,7 +33,7 @@ def saved(path: Path) -> np.ndarray:
 
 def test_small_pictures_are_doubled_pixel_for_pixel_in_reading_order(tmp_path: Path) -> None:
     pictures = drawn(5)
-    save_grid(pictures, ["one line"] * 5, tmp_path / "grid.png", columns=3)
+    save_grid(tiles(pictures), ["one line"] * 5, tmp_path / "grid.png", columns=3)
     array = saved(tmp_path / "grid.png")
     cell_height = 128 + grid.LINE_PX + 4 + GAP
     assert array.shape == (GAP + 2 * cell_height, GAP + 3 * (128 + GAP), 3)
@@ -45,9 +50,8 @@ def test_sizes_between_and_above(tmp_path: Path) -> None:
     assert grid.resized(PIL.Image.new("RGB", (40, 20))).size == (120, 60)
     assert grid.resized(PIL.Image.new("RGB", (200, 300))).size == (200, 300)
     assert grid.resized(PIL.Image.new("RGB", (1536, 768))).size == (384, 192)
-    save_grid(
-        [Image(torch.rand(3, 64, 32)), Image(torch.rand(3, 20, 700))], ["a", "b"], tmp_path / "mixed.png"
-    )
+    mixed = tiles([torch.rand(3, 64, 32), torch.rand(3, 20, 700)])
+    save_grid(mixed, ["a", "b"], tmp_path / "mixed.png")
     assert saved(tmp_path / "mixed.png").shape[1] == GAP + 2 * (384 + GAP)
 
 
@@ -69,7 +73,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "grid.png"
-    save_grid(drawn(1), ["old"], path)
+    save_grid(tiles(drawn(1)), ["old"], path)
     before = path.read_bytes()
 
     def half_written(self: PIL.Image.Image, target: Path) -> None:
@@ -78,18 +82,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(PIL.Image.Image, "save", half_written)
     with pytest.raises(OSError, match="disk full"):
-        save_grid(drawn(2), ["new", "new"], path)
+        save_grid(tiles(drawn(2)), ["new", "new"], path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["grid.png"]
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="one for each of 2 pictures"):
-        save_grid(drawn(2), ["only one"], tmp_path / "grid.png")
+        save_grid(tiles(drawn(2)), ["only one"], tmp_path / "grid.png")
     with pytest.raises(ShapeError, match="at least one"):
         save_grid([], [], tmp_path / "grid.png")
-    with pytest.raises(ShapeError, match=r"expected \[B, 3, H, W\], got \[3, 64, 64\]"):
-        save_grid(drawn(1)[0], ["a"], tmp_path / "grid.png")
     with pytest.raises(ConfigError, match="columns = 0"):
-        save_grid(drawn(1), ["a"], tmp_path / "grid.png", columns=0)
+        save_grid(tiles(drawn(1)), ["a"], tmp_path / "grid.png", columns=0)
     assert list(tmp_path.iterdir()) == []

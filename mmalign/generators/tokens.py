@@ -321,6 +321,10 @@ class TokenGenerator:
             tokens, log_prob = tokens[:, :longest], log_prob[:, :longest]
         return TokenTrajectory(tokens, log_prob, conditioning, sampler)
 
+    def pipeline_options(self, *, guidance: float | None = None, **options: Any) -> dict[str, Any]:
+        """The options of ``rollout`` that draw a sample again; guidance of 1 is none."""
+        return options | ({} if guidance in (None, 1) else {"guidance": guidance})
+
     @property
     def dtype(self) -> torch.dtype:
         """Of the frozen weights."""

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError
+from mmalign.generators.token_layouts import stack_tokens
 from mmalign.generators.tokens import TokenGenerator, TokenTrajectory, join_trajectories
 from mmalign.likelihoods import token_log_prob
 from mmalign.methods.base import Task, mixed_seeds
 from mmalign.methods.configs.tokens import TokenOnlineConfig
 from mmalign.methods.groups import GroupMethod, Rollout
 from mmalign.methods.online import STEPS, scale_of
-from mmalign.methods.token_data import stack_tokens
 from mmalign.processes import Processes
 
 
@@ -40,7 +40,9 @@ class TokenOnlineMethod(GroupMethod):
         super().__init__(config, task)
         self.online = config
         self.generator = token_generator(task)
-        if config.frames is None and self.generator.layout.frames is None:
+        own = self.generator.layout.frames or getattr(task.adapter, "frames", None)
+        self.frames = config.frames or own
+        if self.frames is None:
             raise ConfigError(f"method.frames: {config.name} has to know how long a sample may be")
 
     def draw_unscored(self, index: int, *, count: int, seed: int) -> tuple[TokenTrajectory, list[str]]:
@@ -60,7 +62,7 @@ class TokenOnlineMethod(GroupMethod):
         """Draw in batches of the task's size with the active weights, each process its share of every batch."""
         guidance = scale_of(self.online.guidance)
         conditioning = self.generator.condition(prompts, guidance=guidance)
-        T = self.online.frames or self.generator.layout.frames
+        T = self.frames
         processes, parts = Processes(), []
         for first in range(0, len(prompts), self.task.draw_batch):
             size = min(self.task.draw_batch, len(prompts) - first)

@@ -19,7 +19,7 @@ from mmalign.likelihoods import token_log_prob
 from mmalign.methods import METHODS, configs, load_method
 from mmalign.methods.base import Method, Task
 from mmalign.methods.latents import LatentPairs, LatentSamples
-from mmalign.methods.token_data import stack_tokens
+from mmalign.generators.token_layouts import stack_tokens
 from mmalign.rewards.cards import load_reward
 from tests.generators.small_token_models import CODES, END, FIRST, llama
 

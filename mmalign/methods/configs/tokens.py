@@ -16,6 +16,7 @@ class TokenDPOConfig(PairConfig):
     """DPO, any generator of media tokens. Rafailov et al. 2023, arXiv:2305.18290."""
 
     name: ClassVar[str] = "token_dpo"
+    on_tokens: ClassVar[bool] = True
 
     beta: float = 0.1
     """Strength of the pull to the reference, on log-probabilities summed over a sample; the paper: 0.1."""
@@ -31,14 +32,17 @@ class TokenRWRConfig(RWRConfig):
     """Reward-weighted regression, any generator of media tokens. Lee et al. 2023, arXiv:2302.12192."""
 
     name: ClassVar[str] = "token_rwr"
+    on_tokens: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenOnlineConfig(GroupConfig):
     """How samples are drawn for training: of all tokens, since a filter would make old samples impossible later."""
 
+    on_tokens: ClassVar[bool] = True
+
     frames: int | None = None
-    """T at most of a training sample; a class with a fixed number draws that many if not given."""
+    """T at most of a training sample; the model's own number if not given."""
     sampling_temperature: float = 1.0
     """Of training samples, and of the log-probabilities that are trained."""
 

@@ -66,6 +66,8 @@ def speeches() -> tuple[Sample, ...]:
 WORLD_SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {
     "commands-truth": speeches,
     "commands-wer": speeches,
+    "commands-words": speeches,
+    "embedded/commands-asr": speeches,
     "shapes-video-truth": videos,
     "shapes-views-truth": solids,
     "tones-truth": sounds,

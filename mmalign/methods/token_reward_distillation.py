@@ -1,5 +1,6 @@
 """Token reward distillation: samples of teacher and student x next-token distributions x distance less reward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +70,7 @@ class TokenRewardDistillation(TokenOnlineMethod):
         self.advantage = prompt_advantages(self.samples.score, self.samples.prompt)
         self.conditioning = self.condition(self.samples.texts)
 
-    def condition(self, prompts: list[str] | tuple[str, ...]) -> Conditioning:
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
         """For student and teacher, which may be guided."""
         return self.generator.condition(prompts, guidance=scale_of(self.config.teacher_guidance))
 

@@ -15,5 +15,5 @@ recipe = Recipe(
         steps=60, batch_size=48, micro_batch_size=48, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
     ),
     sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
-    evaluation=EvaluationConfig(n=360, every=0, glance=36),
+    evaluation=EvaluationConfig(n=256),
 )

@@ -10,7 +10,7 @@ recipe = Recipe(
     heldout_reward="commands-words",
     prompts="embedded/commands-train",
     heldout_prompts="embedded/commands-heldout",
-    method=TokenRWRConfig(weighting="best", own=OwnSamples(prompts=540, group_size=4)),
+    method=TokenRWRConfig(weighting="best", own=OwnSamples(prompts=300, group_size=4)),
     train=TrainConfig(
         steps=150,
         batch_size=64,
@@ -21,5 +21,5 @@ recipe = Recipe(
         lr_schedule="linear",
     ),
     sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
-    evaluation=EvaluationConfig(n=360, every=0, glance=36),
+    evaluation=EvaluationConfig(n=256),
 )

@@ -27,23 +27,39 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a claim: a recipe, with options."""
+    """One side of a claim: a recipe, with options and what its run folders are called for them."""
 
     name: str
     recipe: str
     options: tuple[str, ...] = ()
+    key: str = "own"
     before: bool = False
     """The base model as that recipe samples it, in the place of what it trained."""
 
     def folder(self, keep: Path, seed: int) -> Path:
         """Its run of one seed."""
-        changed = "".join(f"-{option.strip('-')}" for option in self.options) if self.options else "-own"
-        return keep / f"{self.recipe.replace('/', '-')}{changed}-{seed}"
+        return keep / f"{self.recipe.replace('/', '-')}-{self.key}-{seed}"
 
 
 DPO = Side("Flow-DPO", "image/flow_dpo")
 RWR = Side("Flow-RWR", "image/rwr")
-SUPERVISED = Side("supervised on the best", "image/rwr", ("--method.weighting", "best"))
+SUPERVISED = Side("supervised on the best", "image/rwr", ("--method.weighting", "best"), "best")
+# The rewards themselves, on the model, samples and steps that D3PO has only their order of.
+DDPO = Side(
+    "DDPO, given the reward",
+    "image/flow_grpo",
+    (
+        *("--model", "embedded/shapes-diffusion", "--sampling.max-sequence-length", "None"),
+        *("--method.group-size", "2", "--train.batch-size", "32", "--train.micro-batch-size", "32"),
+        *("--train.learning-rate", "1e-3"),
+    ),
+    "ddpo",
+)
+# Of 50 steps each, so fewer samples to learn from.
+TWO_STEPS = (
+    *("--method.student-steps", "2", "--sampling.steps", "50", "--method.own.prompts", "200"),
+    *("--evaluation.every", "0"),
+)
 CLAIMS = (
     (DPO, RWR, "Liu et al. 2025, Flow-DPO above Flow-RWR"),
     (RWR, SUPERVISED, "Liu et al. 2025, Flow-RWR above supervised fine-tuning on the chosen"),
@@ -54,12 +70,12 @@ CLAIMS = (
     ),
     (
         Side("D3PO, from comparisons", "image/d3po"),
-        Side("Flow-GRPO, given the reward", "image/flow_grpo"),
+        DDPO,
         "Yang et al. 2023, D3PO level with the method that is given the reward",
     ),
     (
-        Side("student of few steps", "image/reward_distillation"),
-        Side("teacher", "image/reward_distillation", before=True),
+        Side("student of 2 steps", "image/reward_distillation", TWO_STEPS, "2-of-50"),
+        Side("teacher of 50 steps", "image/reward_distillation", TWO_STEPS, "2-of-50", before=True),
         "Li et al. 2024, a 2-step student above its 50-step teacher",
     ),
 )

@@ -45,13 +45,23 @@ class Recording:
         return len(self.calls) // max(1, len(self.steps))
 
 
+@dataclass(frozen=True, eq=False)
+class DecoderCall:
+    """One call of a VAE's decoder: its latents, and the other tensors it was given by name (cloned)."""
+
+    latents: Tensor
+    extra: dict[str, Tensor]
+
+
 class StoppedError(Exception):
     """Raised inside a pipeline to leave it as soon as its conditioning is known."""
 
 
-def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a forward under the names of its signature, without those left at None."""
-    bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+def named_arguments(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call under the names of its signature, without those left at None."""
+    bound = inspect.signature(function).bind_partial(*args, **kwargs).arguments
     extra = bound.pop("kwargs", {})
     return {name: value for name, value in {**bound, **extra}.items() if value is not None}
 
@@ -94,7 +104,9 @@ def listen(pipeline: Any, denoiser: nn.Module, *, stop_at_call: int | None = Non
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Cloned, since some pipelines write their latents in place.
-        arguments = map_tensors(named_arguments(module, args, kwargs), lambda _, t: t.detach().clone())
+        arguments = map_tensors(
+            named_arguments(module.forward, args, kwargs), lambda _, t: t.detach().clone()
+        )
         recording.calls.append(Call(arguments))
         if len(recording.calls) == stop_at_call:
             raise StoppedError
@@ -108,13 +120,13 @@ def listen(pipeline: Any, denoiser: nn.Module, *, stop_at_call: int | None = Non
 
     class Recorder(original):  # type: ignore[misc, valid-type]
         @functools.wraps(original.step)
-        def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-            sample_before, output_before = sample.detach().clone(), model_output.detach().clone()
-            result = super().step(model_output, timestep, sample, *args, **kwargs)
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            given = named_arguments(functools.partial(original.step, self), args, kwargs)
+            sample, output = given["sample"].detach().clone(), given["model_output"].detach().clone()
+            time = float(torch.as_tensor(given["timestep"]).flatten()[0])
+            result = super().step(*args, **kwargs)
             after_step = prediction_of(result if isinstance(result, tuple) else result.prev_sample)
-            recording.steps.append(
-                Step(output_before, float(timestep), sample_before, after_step.detach().clone())
-            )
+            recording.steps.append(Step(output, time, sample, after_step.detach().clone()))
             return result
 
     Recorder.__name__, Recorder.__qualname__ = original.__name__, original.__qualname__
@@ -131,6 +143,29 @@ def listen(pipeline: Any, denoiser: nn.Module, *, stop_at_call: int | None = Non
         scheduler.__class__ = original
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def listen_decoder(vae: Any) -> Iterator[list[DecoderCall]]:
+    """Record what a VAE decodes inside the block."""
+    calls: list[DecoderCall] = []
+    decode = vae.decode
+
+    @functools.wraps(decode)
+    def recorder(*args: Any, **kwargs: Any) -> Any:
+        given = named_arguments(decode, args, kwargs)
+        latents, *extra = [(n, v.detach().clone()) for n, v in given.items() if isinstance(v, Tensor)]
+        calls.append(DecoderCall(latents[1], dict(extra)))
+        return decode(*args, **kwargs)
+
+    replaced = vars(vae).get("decode")
+    vae.decode = recorder
+    try:
+        yield calls
+    finally:
+        del vae.decode
+        if replaced is not None:
+            vae.decode = replaced
 
 
 def run(pipeline: Any, denoiser: nn.Module, **arguments: Any) -> tuple[Recording, Tensor]:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
 from mmalign.generators import lora
-from mmalign.generators.capture import Recording, listen, prediction_of, run
+from mmalign.generators.capture import Recording, listen, listen_decoder, prediction_of, run
+from mmalign.generators.codecs.build import build_codec, decodes
+from mmalign.generators.codecs.media import media_of
 from mmalign.generators.conditioning import Arguments, Conditioning, batch_axes
 from mmalign.generators.guidance import Guidance, fit_guidance, without_variance
-from mmalign.generators.latents import build_codec
 from mmalign.generators.timesteps import NoiseLevel, read_timesteps, row_error, time_name
 from mmalign.sampling.parametrisation import Prediction
 
@@ -159,7 +160,8 @@ class DenoisingGenerator:
 
     def _forward(self, noisy: Tensor, time: Tensor, arguments: Arguments) -> Tensor:
         inputs = {self.latents_name: noisy.to(self.dtype), self.time_name: time.to(self.time_dtype)}
-        return without_variance(prediction_of(self.policy(**arguments, **inputs)), noisy).float()
+        output = without_variance(prediction_of(self.policy(**arguments, **inputs)), noisy).float()
+        return self.output_sign * output
 
     # --- samples ------------------------------------------------------------------------------------------------------
 
@@ -176,13 +178,14 @@ class DenoisingGenerator:
         """Run the pipeline, with the CPU generator of each sample's own seed, as in plain diffusers.
 
         Returns:
-            What the pipeline gives for ``output_type="pt"``: pictures are [B, 3, H, W] in [0, 1].
+            Pictures [B, 3, H, W] or videos [B, T, 3, H, W] in [0, 1], or sound [B, C, N] in [-1, 1], fp32; for the
+            option ``output_type="latent"`` the latents as the pipeline returns them.
         """
         if len(prompts) != len(seeds):
             raise ShapeError(f"sample: {len(prompts)} prompts, but {len(seeds)} seeds")
         arguments = self._arguments(prompts, seeds=seeds, guidance=guidance, steps=steps, **options)
-        output: Tensor = self.pipeline(**{"output_type": "pt", **arguments}, return_dict=False)[0]
-        return output
+        output = self.pipeline(**{"output_type": "pt", **arguments}, return_dict=False)[0]
+        return output if arguments.get("output_type") == "latent" else media_of(output)
 
     def pipeline_options(
         self, *, guidance: float | None = None, steps: int | None = None, **options: Any
@@ -220,6 +223,16 @@ class DenoisingGenerator:
         return arguments
 
     @property
+    def media_shape(self) -> tuple[int, ...]:
+        """Of one sample as the codec decodes it: (3, H, W), (T, 3, H, W), or (C, N)."""
+        return self.codec.media_shape
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of one sample's latents, as the denoiser sees them."""
+        return self.codec.latent_shape
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the frozen weights."""
         return next(self.policy.parameters()).dtype
@@ -230,9 +243,8 @@ class DenoisingGenerator:
         return next(self.policy.parameters()).device
 
     def decode(self, latents: Tensor) -> Tensor:
-        """What a pipeline makes of final latents [B, ...], with gradient; pictures are [B, 3, H, W] in [0, 1]."""
-        height, width = self.size
-        return self.codec.decode(latents, height=height, width=width)
+        """Media of final latents [B, ...] as :meth:`sample` gives them, with gradient."""
+        return self.codec.decode(latents)
 
     # --- finding out, at load -----------------------------------------------------------------------------------------
 
@@ -252,14 +264,21 @@ class DenoisingGenerator:
         self.guidance_name = "guidance_scale" if "guidance_scale" in _options(self.pipeline) else None
 
         def probe(
-            *prompts: str, guidance: float | None = None, output: str = "latent"
-        ) -> tuple[Recording, Tensor]:
+            *prompts: str, guidance: float | None = None, output: str = "latent", **extra: Any
+        ) -> tuple[Recording, Any]:
             arguments = self._arguments(
-                prompts, seeds=range(len(prompts)), guidance=guidance, steps=PROBE_STEPS, **options
+                prompts,
+                seeds=range(len(prompts)),
+                guidance=guidance,
+                steps=PROBE_STEPS,
+                **{**options, **extra},
             )
             return run(self.pipeline, self.policy, **{**arguments, "output_type": output})
 
-        plain, latents = probe(*PROBE_PROMPTS)
+        # A decoder that adds noise of its own (LTX's) is compared without it, and the codec decodes without it.
+        quiet = {"decode_noise_scale": 0.0} if "decode_noise_scale" in _options(self.pipeline) else {}
+        with listen_decoder(decodes(self.pipeline)) as decoded:
+            plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
         arguments = plain.calls[0].arguments
         self.time_name = time_name(arguments)
         self.time_dtype = arguments[self.time_name].dtype
@@ -271,28 +290,27 @@ class DenoisingGenerator:
             )
         once, twice = probe(PROBE_PROMPTS[0])[0], probe(*PROBE_PROMPTS[:1] * 2)[0]
         self.axes = batch_axes(once.calls[0].arguments, twice.calls[0].arguments)
-        worst = 0.0
-        for call, step in zip(plain.calls, plain.steps, strict=True):
-            assert call.output is not None
-            off = (without_variance(call.output, step.sample) - step.model_output).abs().max()
-            worst = max(worst, float(off / step.model_output.abs().max()))
-        self._check("prediction is the scheduler's input", worst)
+        sign, error = _sign(plain)
+        self._check("prediction is the scheduler's input", error)
         self.timesteps = read_timesteps(self.pipeline.scheduler, plain)
+        self.output_sign = sign * self.timesteps.output_sign
         self._check(
             "timestep rows explain the steps", row_error(self.pipeline.scheduler, self.timesteps, plain)
         )
         self.guidance = Guidance("none")
         if self.guidance_name is not None:
             guided = [(scale, probe(*PROBE_PROMPTS, guidance=scale)[0]) for scale in (2.0, 5.0)]
-            self.guidance, error = fit_guidance(plain, guided, self.axes, latents_name=self.latents_name)
+            self.guidance, error = fit_guidance(
+                plain, guided, self.axes, latents_name=self.latents_name, sign=sign
+            )
             self._check("guidance is linear in its branches", error)
-        self.codec = build_codec(self.pipeline, arguments[self.latents_name])
-        pictures = probe(*PROBE_PROMPTS, output="pt")[1].float()
-        self.size = (pictures.shape[-2], pictures.shape[-1])
-        self.media_shape = tuple(pictures.shape[1:])
+        media = media_of(output)
+        latents = plain.steps[-1].prev_sample
+        self.codec, error = build_codec(self.pipeline, latents=latents, media=media, calls=decoded)
+        self._check("codec unpacks latents as the pipeline", error)
         with torch.no_grad():
-            decoded = self.codec.decode(latents, height=pictures.shape[-2], width=pictures.shape[-1])
-        self._check("codec decodes as the pipeline", float((decoded - pictures).abs().max()))
+            ours = self.codec.decode(latents)
+        self._check("codec decodes as the pipeline", _relative_error(ours, media))
 
     def _check(self, name: str, error: float) -> None:
         self.checks[name] = error
@@ -316,6 +334,27 @@ def pipeline_name(name: str, pipeline: Any) -> str:
     """What a pipeline calls one of our options; the same name where it has no other."""
     known = _options(pipeline)
     return next((other for other in OTHER_NAMES.get(name, ()) if other in known), name)
+
+
+def _relative_error(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return torch.inf
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
+
+
+def _sign(plain: Recording) -> tuple[int, float]:
+    """Whether the scheduler is given the denoiser's output or its opposite (Lumina2), and the largest error."""
+
+    def error(sign: int) -> float:
+        worst = 0.0
+        for call, step in zip(plain.calls, plain.steps, strict=True):
+            assert call.output is not None
+            off = (sign * without_variance(call.output, step.sample) - step.model_output).abs().max()
+            worst = max(worst, float(off / step.model_output.abs().max()))
+        return worst
+
+    sign = min((1, -1), key=error)
+    return sign, error(sign)
 
 
 def _options(pipeline: Any) -> list[str]:

@@ -83,6 +83,7 @@ def fit_guidance(
     axes: dict[Path, int | None],
     *,
     latents_name: str,
+    sign: int = 1,
 ) -> tuple[Guidance, float]:
     """Find the layout, the conditional branch and the weights of a pipeline.
 
@@ -91,6 +92,7 @@ def fit_guidance(
         guided: two runs with the same seeds, at two scales.
         axes: batch axis of every argument.
         latents_name: the denoiser's latents, left out of the comparison.
+        sign: -1 where the pipeline turns the denoiser's outputs round; the weights are of the outputs so turned.
 
     Returns:
         The rule and its largest relative error over all steps and samples. A fit per step could be exact by accident.
@@ -118,7 +120,7 @@ def fit_guidance(
 
     rule = replace(rule, conditional_index=min((0, 1), key=distance))
     (low, at_low, error_low), (high, at_high, error_high) = (
-        (scale, *_fit_weights(rule, recorded)) for scale, recorded in guided
+        (scale, *_fit_weights(rule, recorded, sign)) for scale, recorded in guided
     )
     lines = [
         (a - (b - a) / (high - low) * low, (b - a) / (high - low))
@@ -127,7 +129,7 @@ def fit_guidance(
     return replace(rule, conditional_line=lines[0], unconditional_line=lines[1]), max(error_low, error_high)
 
 
-def _fit_weights(rule: Guidance, recording: Recording) -> tuple[tuple[float, float], float]:
+def _fit_weights(rule: Guidance, recording: Recording, sign: int) -> tuple[tuple[float, float], float]:
     """The two weights that explain every step and sample at once, and their largest relative error."""
     columns: list[list[Tensor]] = [[], []]
     target = []
@@ -135,7 +137,7 @@ def _fit_weights(rule: Guidance, recording: Recording) -> tuple[tuple[float, flo
         outputs: Any = [call.output for call in recording.calls[i * recording.calls_per_step :]]
         halves = outputs[:2] if rule.layout == "two_calls" else outputs[0].chunk(2)
         for column, which in zip(columns, (rule.conditional_index, 1 - rule.conditional_index), strict=True):
-            column.append(without_variance(halves[which], step.sample).double().flatten())
+            column.append(sign * without_variance(halves[which], step.sample).double().flatten())
         target.append(step.model_output.double().flatten())
     matrix = torch.stack([torch.cat(column) for column in columns], 1)
     wanted = torch.cat(target)

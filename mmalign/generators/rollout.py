@@ -46,10 +46,22 @@ class Start:
 
 
 def step_scheduler(scheduler: Any) -> Any:
-    """A scheduler of one known transition on the noise levels of ``scheduler``: Euler of a flow, or DDIM."""
-    kind = scheduler.config.get("prediction_type") or "flow_prediction"
-    cls = FlowMatchEulerDiscreteScheduler if kind == "flow_prediction" else DDIMScheduler
-    return scheduler if type(scheduler) is cls else cls.from_config(scheduler.config)
+    """A scheduler of one known transition on the noise levels of ``scheduler``: Euler of a flow, or DDIM.
+
+    Where DDIM's configuration cannot say those levels (CogVideoX shifts them, Stable Audio's have no discrete rows),
+    the scheduler itself: only its levels are used, never its step.
+    """
+    config = scheduler.config
+    if (config.get("prediction_type") or "flow_prediction") == "flow_prediction":
+        if type(scheduler) is FlowMatchEulerDiscreteScheduler:
+            return scheduler
+        shift = {"shift": config["flow_shift"]} if config.get("flow_shift") else {}
+        return FlowMatchEulerDiscreteScheduler.from_config(config, **shift)
+    if type(scheduler) is DDIMScheduler or not hasattr(scheduler, "alphas_cumprod"):
+        return scheduler
+    ddim = DDIMScheduler.from_config(config)
+    same = torch.allclose(ddim.alphas_cumprod, type(scheduler).from_config(config).alphas_cumprod)
+    return ddim if same else scheduler
 
 
 @torch.no_grad()
@@ -92,8 +104,9 @@ def _levels(generator: DenoisingGenerator, scheduler: Any) -> NoiseLevel:
     levels = generator.timesteps.at_time(scheduler.timesteps)
     if generator.timesteps.kind == "flow_prediction":
         sigma = scheduler.sigmas.float().cpu()  # not from the times, whose rounding is coarser
+        sigma = 1 - sigma if generator.timesteps.times == "inverted_flow" else sigma
         return NoiseLevel(1 - sigma, sigma, torch.cat([levels.model_time, torch.zeros(1)]))
-    abar = float(scheduler.final_alpha_cumprod)
+    abar = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
     end = torch.tensor([abar**0.5]), torch.tensor([(1 - abar) ** 0.5]), torch.zeros(1)
     return NoiseLevel(
         *(torch.cat(pair) for pair in zip((levels.alpha, levels.sigma, levels.model_time), end, strict=True))

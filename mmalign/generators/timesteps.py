@@ -1,7 +1,8 @@
 """Reads a scheduler's training noise levels as rows of (alpha, sigma, model time), verified against a captured run."""
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +10,11 @@ from torch import Tensor
 from mmalign.errors import UnsupportedPipelineError
 from mmalign.generators.capture import Recording
 from mmalign.sampling.parametrisation import Kind, Prediction
+
+Times = Literal["rows", "flow", "inverted_flow", "logarithm", "arc"]
+"""What a scheduler's time says of r = sigma / alpha at N training levels: whole times count "rows" from the clean
+end and those between are interpolated in r; in a "flow" sigma = time / N, or 1 - time / N where it is "inverted";
+schedulers that precondition tell the "logarithm" log(r) / 4 or the "arc" atan(r) / (pi / 2)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,8 @@ class TimestepTable:
         scheduler_time: [N], the scheduler's own time.
         time_scale: model time = time_offset + time_scale * scheduler time.
         time_offset: see ``time_scale``.
+        times: what the scheduler's time says of the noise.
+        output_sign: -1 where the scheduler expects the opposite of what ``kind`` means here.
     """
 
     kind: Kind
@@ -57,6 +65,8 @@ class TimestepTable:
     scheduler_time: Tensor
     time_scale: float = 1.0
     time_offset: float = 0.0
+    times: Times = "rows"
+    output_sign: int = 1
 
     def __len__(self) -> int:
         return len(self.sigma)
@@ -85,24 +95,72 @@ def read_timesteps(scheduler: Any, recording: Recording | None = None) -> Timest
         UnsupportedPipelineError: the scheduler has neither ``alphas_cumprod`` nor flow sigmas, or the recorded times
             are no straight line of the scheduler's.
     """
-    config = scheduler.config
-    kind: Any = config.get("prediction_type") or "flow_prediction"
     # A fresh copy: ``set_timesteps`` of earlier runs has overwritten the training grid.
-    fresh = type(scheduler).from_config(config)
-    if kind == "flow_prediction" and not hasattr(fresh, "alphas_cumprod"):
-        sigma = fresh.sigmas[: config["num_train_timesteps"]].float().cpu()
-        alpha, time = 1 - sigma, sigma * config["num_train_timesteps"]
-    elif kind != "flow_prediction" and hasattr(fresh, "alphas_cumprod"):
-        alpha_bar = fresh.alphas_cumprod.float().cpu().flip(0)
-        alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        time = torch.arange(len(alpha_bar) - 1, -1, -1, dtype=torch.float32)
+    fresh = type(scheduler).from_config(scheduler.config)
+    if (scheduler.config.get("prediction_type") or "flow_prediction") == "flow_prediction":
+        table = _flow(fresh)
+    elif hasattr(fresh, "precondition_noise"):
+        table = _preconditioned(fresh)
+    elif hasattr(fresh, "alphas_cumprod"):
+        table = _variance_preserving(fresh)
     else:
         raise UnsupportedPipelineError(
-            f"{type(scheduler).__name__} with prediction type '{kind}': neither a variance-preserving nor a flow "
-            "schedule; set pipeline.scheduler to DDIMScheduler or FlowMatchEulerDiscreteScheduler"
+            f"{type(scheduler).__name__} with prediction type '{scheduler.config['prediction_type']}': neither a "
+            "variance-preserving nor a flow schedule; set pipeline.scheduler to DDIMScheduler or "
+            "FlowMatchEulerDiscreteScheduler"
         )
-    table = TimestepTable(kind, alpha, sigma, time)
     return table if recording is None else _in_model_time(table, recording)
+
+
+def _flow(scheduler: Any) -> TimestepTable:
+    """Rectified flow: of a scheduler of flows, or of a multistep solver that was set to one."""
+    config = scheduler.config
+    count = config["num_train_timesteps"]
+    if hasattr(scheduler, "alphas_cumprod"):
+        shift = config.get("flow_shift") or 1.0
+        sigma = torch.arange(count, 0, -1) / count
+        sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    else:
+        sigma = scheduler.sigmas[:count].float().cpu()
+    if config.get(
+        "invert_sigmas"
+    ):  # its sigma is the share of the clean latents, and its velocity points to them
+        return TimestepTable(
+            "flow_prediction", 1 - sigma, sigma, (1 - sigma) * count, times="inverted_flow", output_sign=-1
+        )
+    return TimestepTable("flow_prediction", 1 - sigma, sigma, sigma * count, times="flow")
+
+
+def _variance_preserving(scheduler: Any) -> TimestepTable:
+    """Discrete levels by their cumulative product of alphas."""
+    alpha_bar = scheduler.alphas_cumprod.float().cpu().flip(0)
+    time = torch.arange(len(alpha_bar) - 1, -1, -1, dtype=torch.float32)
+    return TimestepTable(scheduler.config["prediction_type"], alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), time)
+
+
+def _preconditioned(scheduler: Any) -> TimestepTable:
+    """EDM's preconditioning with data of deviation 1, which is velocity prediction at alpha = (1 + r^2)^(-1/2)."""
+    config = scheduler.config
+    if config["prediction_type"] != "v_prediction" or config["sigma_data"] != 1.0:
+        raise UnsupportedPipelineError(
+            f"{type(scheduler).__name__} with prediction type '{config['prediction_type']}' and "
+            f"sigma_data {config['sigma_data']}: only 'v_prediction' with 1.0 is velocity prediction"
+        )
+    ratio = scheduler.sigmas[: config["num_train_timesteps"]].double().cpu()
+    time = scheduler.precondition_noise(ratio)
+    known: tuple[Times, ...] = ("logarithm", "arc")
+    times = next((t for t in known if torch.allclose(_ratio_at(time, t), ratio, rtol=1e-4)), None)
+    if times is None:
+        raise UnsupportedPipelineError(
+            f"{type(scheduler).__name__}: its time is no known function of the noise"
+        )
+    alpha = (1 + ratio**2) ** -0.5
+    return TimestepTable("v_prediction", alpha.float(), (alpha * ratio).float(), time.float(), times=times)
+
+
+def _ratio_at(time: Tensor, times: Times) -> Tensor:
+    """Sigma / alpha at a preconditioning scheduler's times."""
+    return (4 * time).exp() if times == "logarithm" else (time * math.pi / 2).tan()
 
 
 def _in_model_time(table: TimestepTable, recording: Recording) -> TimestepTable:
@@ -118,7 +176,7 @@ def _in_model_time(table: TimestepTable, recording: Recording) -> TimestepTable:
         raise UnsupportedPipelineError(
             f"the denoiser's time {given.tolist()} is no straight line of the scheduler's {said.tolist()}"
         )
-    return TimestepTable(table.kind, table.alpha, table.sigma, table.scheduler_time, scale, offset)
+    return replace(table, time_scale=scale, time_offset=offset)
 
 
 def time_argument(arguments: dict[str, Any]) -> Tensor:
@@ -166,7 +224,7 @@ def row_error(scheduler: Any, table: TimestepTable, recording: Recording) -> flo
         batch = len(seen)
         prediction = Prediction(
             noisy=seen,
-            output=step.model_output.float(),
+            output=table.output_sign * step.model_output.float(),
             alpha=torch.full((batch,), alpha),
             sigma=torch.full((batch,), sigma),
             kind=table.kind,
@@ -183,10 +241,21 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _row(table: TimestepTable, scheduler_time: float) -> tuple[float, float]:
-    """Alpha and sigma at any scheduler time: the row itself for discrete times, exact for flows, else interpolated."""
-    if table.kind == "flow_prediction":
-        sigma = scheduler_time / len(table)
+    """Alpha and sigma at any scheduler time: the row itself for whole times, interpolated between them; else exact."""
+    if table.times in ("flow", "inverted_flow"):
+        share = scheduler_time / len(table)
+        sigma = share if table.times == "flow" else 1 - share
         return 1 - sigma, sigma
+    if table.times == "rows":
+        noise_ratio = _interpolated_ratio(table, scheduler_time)
+    else:
+        noise_ratio = float(_ratio_at(torch.tensor(scheduler_time, dtype=torch.float64), table.times))
+    alpha = (1 + noise_ratio**2) ** -0.5
+    return alpha, alpha * noise_ratio
+
+
+def _interpolated_ratio(table: TimestepTable, scheduler_time: float) -> float:
+    """Sigma / alpha between two rows, as schedulers with fractional times interpolate it."""
     lower = int(scheduler_time)
     share = scheduler_time - lower
     index = len(table) - 1 - lower
@@ -194,9 +263,4 @@ def _row(table: TimestepTable, scheduler_time: float) -> tuple[float, float]:
     def ratio(i: int) -> float:
         return float(table.sigma[i] / table.alpha[i])
 
-    # Schedulers with fractional times interpolate sigma / alpha between the two rows.
-    noise_ratio = (
-        ratio(index) if share == 0 else (1 - share) * ratio(index) + share * ratio(max(0, index - 1))
-    )
-    alpha = (1 + noise_ratio**2) ** -0.5
-    return alpha, alpha * noise_ratio
+    return ratio(index) if share == 0 else (1 - share) * ratio(index) + share * ratio(max(0, index - 1))

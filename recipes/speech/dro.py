@@ -11,10 +11,10 @@ recipe = Recipe(
     prompts="embedded/commands-train",
     heldout_prompts="embedded/commands-heldout",
     method=TokenDROConfig(
-        margin=1.0, updates_per_rollout=4, own=OwnDemonstrations(prompts=300, group_size=4)
+        margin=1.0, updates_per_rollout=4, own=OwnDemonstrations(prompts=200, group_size=4)
     ),
     train=TrainConfig(
-        steps=100, batch_size=32, micro_batch_size=32, learning_rate=1e-3, lora_rank=16, checkpoint_every=24
+        steps=60, batch_size=32, micro_batch_size=32, learning_rate=1e-3, lora_rank=16, checkpoint_every=20
     ),
     sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
     evaluation=EvaluationConfig(n=256),

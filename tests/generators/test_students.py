@@ -41,8 +41,10 @@ def test_a_student_is_the_teacher_without_some_layers() -> None:
 
 
 def test_a_model_whose_layers_are_not_found_is_refused() -> None:
-    with pytest.raises(UnsupportedPipelineError, match="found 0"):
-        shallow_copy(torch.nn.Linear(2, 2), share=0.5)
+    model = llama()
+    model.others = torch.nn.ModuleList(torch.nn.Identity() for _ in range(2))
+    with pytest.raises(UnsupportedPipelineError, match="found 2"):
+        shallow_copy(model, share=0.5)
 
 
 def test_a_student_is_the_policy_and_its_teacher_the_reference(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ WORLD_SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {
     "commands-wer": speeches,
     "embedded/solids-clip": single_views,
     "embedded/solids-clip-views": solids,
+    "commands-words": speeches,
+    "embedded/commands-asr": speeches,
     "shapes-video-truth": videos,
     "shapes-views-truth": solids,
     "tones-truth": sounds,

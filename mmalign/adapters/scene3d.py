@@ -45,7 +45,7 @@ class Scene3DAdapter(DenoisingAdapter[Scene3D]):
             )
         self.rows, self.columns, self.cameras = rows, columns, tuple(cameras)
         super().__init__(pipeline, **options)
-        height, width = self.generator.size
+        height, width = self.generator.media_shape[-2:]
         if height % rows or width % columns:
             raise ConfigError(
                 f"pictures of {width}x{height} pixels do not divide into {rows} x {columns} views"

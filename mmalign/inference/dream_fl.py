@@ -174,7 +174,8 @@ def _cameras(adapter: Scene3DAdapter) -> tuple[int, tuple[Camera, ...]]:
     Raises:
         ConfigError: they are not known, or the views are not square.
     """
-    height, width = adapter.generator.size[0] // adapter.rows, adapter.generator.size[1] // adapter.columns
+    height, width = adapter.generator.media_shape[-2:]
+    height, width = height // adapter.rows, width // adapter.columns
     if not adapter.cameras or height != width:
         raise ConfigError(
             f"a field needs square views from known places; this generator's are {width}x{height} pixels, of "

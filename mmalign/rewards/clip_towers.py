@@ -1,5 +1,7 @@
 """The two towers of transformers' CLIP, computed only as far as its vectors read them, to the same values."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -40,7 +42,7 @@ def prompt_vectors(model: CLIPModel, ids: Tensor, mask: Tensor) -> Tensor:
     return vectors
 
 
-def one_token(layer: nn.Module, hidden: Tensor, at: Tensor, *, seen: Tensor | None = None) -> Tensor:
+def one_token(layer: Any, hidden: Tensor, at: Tensor, *, seen: Tensor | None = None) -> Tensor:
     """What a ``CLIPEncoderLayer`` makes of one token of each row; that of the others would be thrown away.
 
     Args:

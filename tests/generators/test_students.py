@@ -1,6 +1,7 @@
 """A student is some layers of its teacher, with the teacher's own weights, and leaves the teacher as it is."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,8 @@ def test_a_student_is_the_policy_and_its_teacher_the_reference(tmp_path: Path) -
     mine = generator.logits(tokens, conditioning)
     assert not torch.allclose(mine, before, atol=1e-2)
     mine.sum().backward()
-    assert all(p.grad is not None for p in generator.policy.model.layers.parameters())
+    policy: Any = generator.policy
+    assert all(p.grad is not None for p in policy.model.layers.parameters())
     assert all(p.grad is None for p in generator.teacher.parameters())
     with pytest.raises(ConfigError, match="take a fresh one"):
         generator.attach_student(share=0.5)

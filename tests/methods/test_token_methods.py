@@ -424,7 +424,8 @@ def test_rewards_a_constant_apart_teach_alike(student: SpeechAdapter) -> None:
     assert data.score is not None
     task = Task(student, data=data, prompts=PROMPTS, reward=load_reward("placebo"))
     moved_up = replace(task, data=replace(data, score=data.score + 7))
-    config = replace(SMALL["token_reward_distillation"], teacher_steps=1)
+    small: Any = SMALL["token_reward_distillation"]
+    config = replace(small, teacher_steps=1)
     losses = []
     for given in (task, moved_up):
         method: Any = load_method("token_reward_distillation")(config, given)

@@ -92,14 +92,21 @@ def commit() -> str:
 
 
 def bare_pass_ms(model: str) -> float:
-    """Milliseconds of one sample's forward through the bare denoiser in a batch of 32, the best of several."""
+    """Milliseconds of one sample's forward through the bare model in a batch of 32, the best of several.
+
+    Of a denoiser one step; of a token model all tokens of a sample in one call.
+    """
     code = (
         "import sys, time, torch; from mmalign.adapters.loading import load_adapter\n"
-        "g = load_adapter(sys.argv[1]).generator; c = g.condition(['a'] * 32)\n"
-        "x = torch.zeros(32, *c.latent_shape); t = g.timesteps.at(torch.full((32,), 500)); best = 1e9\n"
+        "a = load_adapter(sys.argv[1]); g = a.generator; c = g.condition(['a'] * 32); best = 1e9\n"
+        "if hasattr(g, 'layout'):\n"
+        "    x = torch.zeros(32, a.frames, *c.latent_shape, dtype=torch.long); call = lambda: g.logits(x, c)\n"
+        "else:\n"
+        "    x = torch.zeros(32, *c.latent_shape); t = g.timesteps.at(torch.full((32,), 500))\n"
+        "    call = lambda: g.predict(x, t, c)\n"
         "with torch.no_grad():\n"
         "    for _ in range(12):\n"
-        "        s = time.perf_counter(); g.predict(x, t, c); best = min(best, time.perf_counter() - s)\n"
+        "        s = time.perf_counter(); call(); best = min(best, time.perf_counter() - s)\n"
         "print(1000 * best / 32)"
     )
     done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, check=True)

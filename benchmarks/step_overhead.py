@@ -1,10 +1,10 @@
 """How long a training step takes, and how much memory, beside the bare network passes it needs.
 
-Every pass that the steps of one rollout make is recorded: forwards of the denoiser with their inputs, whether they
-carry gradient and whether they are the policy's or the reference's; decodings; scorings. The bare side repeats just
-these, the same modules on the same inputs under the same autocast, with a backward wherever the step made one; no
-sampler, no loss, no optimiser, no data. Both sides run in turns in one process, and the ratio of times is the median
-over the turns.
+Every pass that the steps of one rollout make is recorded, anew in each turn: forwards of the denoiser with their
+inputs, whether they carry gradient and whether they are the policy's or the reference's; decodings; scorings. The bare
+side repeats just these, the same modules on the same inputs under the same autocast, with a backward wherever the step
+made one; no sampler, no loss, no optimiser, no data. Both sides run in turns in one process, and the ratio of times is
+the median over the turns.
 
 Memory is what the allocator had handed out at most, by its own events, during the steps and during the bare passes,
 each on top of all weights and the LoRA's gradient and moments.
@@ -31,6 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmalign.generators import lora
 from mmalign.generators.capture import map_tensors, prediction_of
+from mmalign.methods.online import OnlineMethod
 from mmalign.rewards.compose import load_weighted
 from mmalign.training.align import load_for_training, make_method, prepare
 from mmalign.training.folder import RunFolder
@@ -184,19 +185,28 @@ def measure(name: str, settings: Settings) -> bool:
     count = 0
 
     def steps() -> None:
+        for step in range(count, count + method.steps_per_rollout):
+            one_step(method, recipe.train, accelerator, parameters, optimizer, step=step)
+            method.after_step(step + 1)
+
+    def record() -> list[Pass]:
         nonlocal count
-        for _ in range(method.steps_per_rollout):
-            one_step(method, recipe.train, accelerator, parameters, optimizer, step=count)
-            count += 1
-            method.after_step(count)
+        count += method.steps_per_rollout
+        recorder.passes = []
+        steps()
+        passes, recorder.passes = recorder.passes, None
+        # The same steps again draw the same batch, but for a method that keeps its rollout: it makes the next ones.
+        count += method.steps_per_rollout * isinstance(method, OnlineMethod)
+        return passes
 
     steps()  # what is measured once in a run is not a step's
-    recorder.passes = []
-    steps()
-    passes, recorder.passes = recorder.passes, None
     times: dict[str, list[float]] = {"bare": [], "step": []}
-    sides = {"bare": lambda: repeat(recorder, passes, accelerator), "step": steps}
+    sides: dict[str, Callable[[], None]] = {
+        "bare": lambda: repeat(recorder, passes, accelerator),
+        "step": steps,
+    }
     for round_ in range(settings.warmup + settings.rounds):
+        passes = record()
         for side_name, side in sides.items():
             started = time.perf_counter()
             side()
@@ -208,6 +218,7 @@ def measure(name: str, settings: Settings) -> bool:
     weights = sum(p.numel() * p.element_size() for m in modules for p in m.parameters())
     state = 3 * sum(p.numel() * p.element_size() for p in parameters.values())
     # Gradients are handed out during both sides, so that only the moments are added.
+    passes = record()
     memory = {key: weights + state * 2 // 3 + most_allocated(side) for key, side in sides.items()}
     memory_ratio = memory["step"] / memory["bare"]
     print(

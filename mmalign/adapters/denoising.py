@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmalign.errors import ConfigError
 from mmalign.generators import lora
+from mmalign.generators.conditioning import Conditioning
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.media import Media, Modality
 
@@ -60,6 +61,10 @@ class DenoisingAdapter(ABC, Generic[M]):
             drawn = self.generator.sample(prompts[rows], seeds=seeds[rows], **options)
             media += [self.medium(values) for values in drawn.float().cpu()]
         return media
+
+    def condition(self, prompts: Sequence[str], **options: Any) -> Conditioning:
+        """Conditioning of prompts without guidance, under the same options as samples are drawn with."""
+        return self.generator.condition(prompts, **options)
 
     @torch.no_grad()
     def encode(self, media: Sequence[M]) -> Tensor:

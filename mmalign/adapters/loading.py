@@ -12,6 +12,7 @@ from mmalign.resources import resource
 ADAPTERS = {
     "audio": "mmalign.adapters.audio:AudioAdapter",
     "image": "mmalign.adapters.image:ImageAdapter",
+    "scene3d": "mmalign.adapters.scene3d:Scene3DAdapter",
     "speech": "mmalign.adapters.speech:SpeechAdapter",
     "video": "mmalign.adapters.video:VideoAdapter",
 }
@@ -20,6 +21,8 @@ MARKS = {"audio_end_in_s": "audio", "audio_length_in_s": "audio", "num_frames": 
 """Options that only pipelines of one medium have; the others draw pictures."""
 PIPELINE_INDEX, SPEECH_INDEX = "model_index.json", "speech.json"
 """What says of a folder that it holds a diffusers pipeline, or a language model over codec tokens."""
+VIEWS_INDEX = "scene3d.json"
+"""What says, beside a pipeline, that its pictures are grids of views."""
 
 
 def model_folder(name: str) -> str:
@@ -58,7 +61,8 @@ def load_adapter(
         device: by default the first GPU, else the CPU.
         dtype: of the frozen weights; by default fp32 on the CPU and bf16 on a GPU.
         options: the pipeline's own options for the checks at load (``height``, ``frames``, ``duration_s``,
-            ``max_sequence_length``).
+            ``max_sequence_length``); of grids of views that no file describes also ``rows``, ``columns`` and
+            ``cameras``, with modality = "scene3d".
 
     Returns:
         The adapter of its medium, such as ``ImageAdapter``, whose ``generator.pipeline`` is the live diffusers
@@ -97,6 +101,17 @@ def load_adapter(
             f"Give a folder with model_index.json, a hub id, or one of {', '.join(embedded_models())}"
         ) from None
     made = pipeline_modality(pipeline)
+    if (Path(folder) / VIEWS_INDEX).is_file():
+        from mmalign.adapters.scene3d import read_settings
+
+        made, options = "scene3d", {**read_settings(Path(folder)), **options}
+    elif modality == "scene3d" and made == "image":
+        if not {"rows", "columns"} <= options.keys():
+            raise ConfigError(
+                f"model '{name}': no {VIEWS_INDEX} here that says how its pictures are divided into views; give "
+                "rows, columns and cameras"
+            )
+        made = "scene3d"
     if modality not in (None, made):
         raise ConfigError(f"model '{name}' makes {made}, and modality = '{modality}' was asked for")
     return _adapter(ADAPTERS[made].partition(":")[2])(pipeline.to(device), **options)

@@ -11,8 +11,9 @@ from torch import Tensor
 from mmalign.adapters.speech_codec import SpeechCodec
 from mmalign.errors import ConfigError
 from mmalign.files import whole_file
+from mmalign.generators.conditioning import Conditioning
 from mmalign.generators.token_causal import CausalTokens
-from mmalign.generators.token_layouts import IGNORED
+from mmalign.generators.token_layouts import IGNORED, stack_tokens
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import Modality, Speech
 
@@ -78,21 +79,51 @@ class SpeechAdapter:
             seeds: N; in fp32 a sound depends on its own prompt and seed, not on its batch.
             batch_size: sounds drawn at once.
             frames: most tokens of a sample, in place of the adapter's own.
-            guidance: scale; None is off.
+            guidance: scale; None or 1 is off.
             options: ``temperature``, ``top_k``, ``top_p``.
         """
-        spoken: list[Speech] = []
+        tokens = self.tokens(
+            prompts, seeds=seeds, batch_size=batch_size, frames=frames, guidance=guidance, **options
+        )
+        return self.decode(tokens, transcripts=prompts)
+
+    def tokens(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        batch_size: int = 32,
+        frames: int | None = None,
+        guidance: float | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """The tokens [N, T, 1] of what ``generate`` speaks.
+
+        Raises:
+            ConfigError: an option that a model of tokens has not.
+        """
+        unknown = options.keys() - {"temperature", "top_k", "top_p"}
+        if unknown:
+            name = min(unknown)
+            raise ConfigError(
+                f"{name} = {options[name]} would be ignored: this model draws token by token, and has frames, "
+                "guidance, temperature, top_k and top_p"
+            )
+        scale = None if guidance == 1 else guidance
+        drawn = []
         for i in range(0, len(prompts), batch_size):
             rows = slice(i, i + batch_size)
-            drawn = self.generator.rollout(
-                self.generator.condition(prompts[rows], guidance=guidance),
-                seeds=seeds[rows],
-                frames=frames or self.frames,
-                guidance=guidance,
-                **options,
+            conditioning = self.generator.condition(prompts[rows], guidance=scale)
+            part = self.generator.rollout(
+                conditioning, seeds=seeds[rows], frames=frames or self.frames, guidance=scale, **options
             )
-            spoken += self.decode(drawn.tokens, transcripts=prompts[rows])
-        return spoken
+            drawn.append(part.tokens)
+        return stack_tokens(drawn)
+
+    def condition(self, prompts: Sequence[str], **options: Any) -> Conditioning:
+        """Conditioning of prompts without guidance; no option of drawing changes it."""
+        del options
+        return self.generator.condition(prompts)
 
     def encode(self, media: Sequence[Speech]) -> Tensor:
         """Tokens [B, T, 1] of sounds, each with its end where the model has one.
@@ -104,10 +135,7 @@ class SpeechAdapter:
         end = self.generator.layout.eos
         if end is not None:
             codes = [torch.cat([code, code.new_tensor([end])]) for code in codes]
-        tokens = torch.full((len(codes), max(map(len, codes)), 1), IGNORED)
-        for row, code in enumerate(codes):
-            tokens[row, : len(code), 0] = code
-        return tokens
+        return stack_tokens([code[:, None] for code in codes])
 
     def decode(self, tokens: Tensor, *, transcripts: Sequence[str] | None = None) -> list[Speech]:
         """Sounds of tokens [B, T, 1]."""

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,10 +30,17 @@ class GenerateCommand:
     """Of the first sample; each further one has the next."""
     lora: Path | None = None
     """A run's lora folder."""
-    steps: int = 28
-    """Denoising steps."""
-    guidance: float = 4.5
-    """Guidance scale; 1 is none."""
+    steps: int | None = None
+    """Denoising steps; by default 28. Of dream_fl, steps of the distillation, 150 or more. A model that draws token by
+    token has none."""
+    guidance: float | None = None
+    """Guidance scale, 1 is none; by default 4.5, and 1 of a model that draws token by token."""
+    temperature: float | None = None
+    """Of a model that draws token by token; by default 1."""
+    top_k: int | None = None
+    """Likewise: only the k likeliest tokens are drawn."""
+    top_p: float | None = None
+    """Likewise: only the fewest tokens that hold this share of the probability are drawn."""
     height: int | None = None
     """In pixels; by default the model's own."""
     width: int | None = None
@@ -46,9 +53,10 @@ class GenerateCommand:
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
     batch_size: int = 32
-    guide: Literal["none", "best_of_n", "reward", "dynamic"] = "none"
+    guide: Literal["none", "best_of_n", "reward", "dynamic", "dream_fl"] = "none"
     """Steer with rewards while drawing: keep the best of several samples; follow the gradient of differentiable rewards
-    at every step; or choose the guidance scale of every step by what the rewards like."""
+    at every step; choose the guidance scale of every step by what the rewards like; or, in 3D, distil each scene from
+    the generator of views and the rewards, a mesh beside its views."""
     reward: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:WEIGHT]")] = ()
     """For --guide: a reward, once or more, with your weights."""
     guide_n: int = 8
@@ -74,22 +82,32 @@ def main(arguments: Sequence[str]) -> int:
 
     texts = [command.prompt] if command.prompt is not None else read_prompts(str(command.prompts))
     from mmalign.adapters.loading import load_adapter
+    from mmalign.generators.denoising import DenoisingGenerator
     from mmalign.training.recipe import SamplingConfig
     from mmalign.training.samples import write_samples
 
     prompts = [text for text in texts for _ in range(command.n)]
     sampling = SamplingConfig(
         steps=command.steps,
-        guidance=command.guidance,
+        guidance=1.0 if command.guidance is None else command.guidance,
         height=command.height,
         width=command.width,
         frames=command.frames,
         fps=command.fps,
         duration_s=command.duration_s,
         max_sequence_length=command.max_sequence_length,
+        temperature=command.temperature,
+        top_k=command.top_k,
+        top_p=command.top_p,
         batch_size=command.batch_size,
     )
     adapter = load_adapter(command.model, **sampling.pipeline_options())
+    if isinstance(adapter.generator, DenoisingGenerator):
+        sampling = replace(
+            sampling,
+            steps=28 if command.steps is None else command.steps,
+            guidance=4.5 if command.guidance is None else command.guidance,
+        )
     if command.lora is not None:
         adapter.load_lora(command.lora)
     # The candidates of best_of_n take the seeds between.

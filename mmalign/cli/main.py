@@ -11,6 +11,7 @@ COMMANDS = {
     "data": "check a preference file, or convert one of another layout",
     "generate": "draw samples, with or without a LoRA or the guidance of rewards",
     "merge": "several LoRAs as one, in weight space",
+    "mesh": "views of an object as a mesh, and a film of one turn around it",
     "pairs": "preference pairs or rankings from scored samples",
     "recipes": "list recipes",
     "reward": "judge a reward on preferences that people gave",

@@ -48,7 +48,7 @@ def front_matter(run: Run) -> dict[str, Any]:
     known = {
         "base_model": _public_name(summary.get("model")),
         "base_model_relation": "adapter" if run.weights in ("diffusers", "peft") else "finetune",
-        "library_name": "peft" if run.weights == "peft" else "diffusers",
+        "library_name": _library(run),
         "pipeline_tag": _TASKS.get(str(modality)),
         "tags": [
             *(tag for tag in (modality, summary.get("method")) if tag),
@@ -58,6 +58,12 @@ def front_matter(run: Run) -> dict[str, Any]:
         ],
     }
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _library(run: Run) -> str:
+    if run.weights == "peft":
+        return "peft"
+    return "transformers" if run.summary.get("modality") == "speech" else "diffusers"
 
 
 def _public_name(model: object) -> str | None:

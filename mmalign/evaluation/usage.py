@@ -29,6 +29,15 @@ def loading_code(run: Run, *, folder: str = "") -> str | None:
                 f"model = PeftModel.from_pretrained(model, {_literal(folder + 'lora')})",
             ]
         )
+    if run.weights == "student" and run.summary.get("modality") == "speech":
+        return "\n".join(
+            [
+                "import mmalign",
+                "",
+                f"adapter = mmalign.load_adapter({_literal(folder + 'student')})",
+                "# Its language model is plain transformers: adapter.generator.model",
+            ]
+        )
     if run.weights == "student":
         load = [f"pipeline = DiffusionPipeline.from_pretrained({_literal(folder + 'student')})"]
     else:

@@ -81,7 +81,9 @@ def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
 
 
 def batch_axes(once: Arguments, twice: Arguments) -> dict[Path, int | None]:
-    """The batch axis of every argument: the one that grows when the same prompt is given twice instead of once.
+    """The batch axis of every argument: the one that doubles when every prompt is given twice.
+
+    Prompts of different lengths, so that what is only given with padding (masks) is among them.
 
     Raises:
         UnsupportedPipelineError: an argument grows in another way.

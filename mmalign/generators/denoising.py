@@ -5,7 +5,6 @@ and scheduler were given decides how prompts become conditioning, which rows of 
 guidance mixes the two branches, and at which noise levels the model works. Whatever cannot be verified is refused.
 """
 
-import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,10 +20,10 @@ from mmalign.generators.codecs.build import build_codec, decodes
 from mmalign.generators.codecs.media import media_of
 from mmalign.generators.conditioning import Arguments, Conditioning, batch_axes
 from mmalign.generators.guidance import Guidance, fit_guidance, without_variance
+from mmalign.generators.pipelines import call_options, denoiser_component, pipeline_name
 from mmalign.generators.timesteps import NoiseLevel, read_timesteps, row_error, time_name
 from mmalign.sampling.parametrisation import Prediction
 
-DENOISERS = ("prior", "transformer", "unet")
 PROBE_PROMPTS = ("a", "the other one")
 PROBE_STEPS = 4
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -45,7 +44,7 @@ class DenoisingGenerator:
     def __init__(self, pipeline: Any, **options: Any) -> None:
         self.pipeline = pipeline
         pipeline.set_progress_bar_config(disable=True)
-        self.component = _component(pipeline)
+        self.component = denoiser_component(pipeline)
         self.policy: nn.Module = getattr(pipeline, self.component)
         for module in pipeline.components.values():
             if isinstance(module, nn.Module):
@@ -190,7 +189,15 @@ class DenoisingGenerator:
     def pipeline_options(
         self, *, guidance: float | None = None, steps: int | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off."""
+        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off.
+
+        Raises:
+            ConfigError: guidance is asked of a pipeline that takes no ``guidance_scale``.
+        """
+        if guidance not in (None, 1) and self.guidance_name is None:
+            raise ConfigError(
+                f"{type(self.pipeline).__name__} takes no guidance_scale; guidance = {guidance} would be ignored"
+            )
         own: dict[str, Any] = {pipeline_name(name, self.pipeline): value for name, value in options.items()}
         if self.guidance_name is not None:
             own[self.guidance_name] = 1.0 if guidance is None else guidance
@@ -214,7 +221,7 @@ class DenoisingGenerator:
         }
         if seeds is not None:
             arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        known = _options(self.pipeline)
+        known = call_options(self.pipeline)
         for name in arguments:
             if name not in known:
                 raise ConfigError(
@@ -260,8 +267,8 @@ class DenoisingGenerator:
         }
 
     def _probe(self, options: dict[str, Any]) -> None:
-        """Run the pipeline plainly, with guidance, and with one prompt twice; keep what explains all of it."""
-        self.guidance_name = "guidance_scale" if "guidance_scale" in _options(self.pipeline) else None
+        """Run the pipeline plainly, with guidance, and with every prompt twice; keep what explains all of it."""
+        self.guidance_name = "guidance_scale" if "guidance_scale" in call_options(self.pipeline) else None
 
         def probe(
             *prompts: str, guidance: float | None = None, output: str = "latent", **extra: Any
@@ -276,9 +283,15 @@ class DenoisingGenerator:
             return run(self.pipeline, self.policy, **{**arguments, "output_type": output})
 
         # A decoder that adds noise of its own (LTX's) is compared without it, and the codec decodes without it.
-        quiet = {"decode_noise_scale": 0.0} if "decode_noise_scale" in _options(self.pipeline) else {}
+        quiet = {"decode_noise_scale": 0.0} if "decode_noise_scale" in call_options(self.pipeline) else {}
         with listen_decoder(decodes(self.pipeline)) as decoded:
-            plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
+            try:
+                plain, output = probe(*PROBE_PROMPTS, output="pt", **quiet)
+            except (AttributeError, TypeError, ValueError) as reason:
+                raise UnsupportedPipelineError(
+                    f"{type(self.pipeline).__name__}: a run of prompts alone with {options or 'no options'} failed: "
+                    f"{reason}"
+                ) from reason
         arguments = plain.calls[0].arguments
         self.time_name = time_name(arguments)
         self.time_dtype = arguments[self.time_name].dtype
@@ -288,8 +301,7 @@ class DenoisingGenerator:
                 f"{type(self.pipeline).__name__}: guidance 1 does not turn guidance off; with it, "
                 f"{len(plain.calls)} denoiser calls were made in {len(plain.steps)} steps"
             )
-        once, twice = probe(PROBE_PROMPTS[0])[0], probe(*PROBE_PROMPTS[:1] * 2)[0]
-        self.axes = batch_axes(once.calls[0].arguments, twice.calls[0].arguments)
+        self.axes = batch_axes(arguments, probe(*PROBE_PROMPTS * 2)[0].calls[0].arguments)
         sign, error = _sign(plain)
         self._check("prediction is the scheduler's input", error)
         self.timesteps = read_timesteps(self.pipeline.scheduler, plain)
@@ -322,20 +334,6 @@ class DenoisingGenerator:
             )
 
 
-OTHER_NAMES = {
-    "duration_s": ("audio_end_in_s", "audio_length_in_s"),
-    "fps": ("frame_rate",),
-    "frames": ("num_frames",),
-}
-"""What options of ours are called by pipelines."""
-
-
-def pipeline_name(name: str, pipeline: Any) -> str:
-    """What a pipeline calls one of our options; the same name where it has no other."""
-    known = _options(pipeline)
-    return next((other for other in OTHER_NAMES.get(name, ()) if other in known), name)
-
-
 def _relative_error(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
         return torch.inf
@@ -355,27 +353,3 @@ def _sign(plain: Recording) -> tuple[int, float]:
 
     sign = min((1, -1), key=error)
     return sign, error(sign)
-
-
-def _options(pipeline: Any) -> list[str]:
-    return [name for name in inspect.signature(type(pipeline).__call__).parameters if name != "self"]
-
-
-def _component(pipeline: Any) -> str:
-    """The name of the denoiser.
-
-    Raises:
-        UnsupportedPipelineError: there is none, or there are two.
-    """
-    found = [name for name in pipeline.components if name.split("_")[0] in DENOISERS]
-    found = [name for name in found if isinstance(getattr(pipeline, name), nn.Module)]
-    if len(found) != 1:
-        what = (
-            f"several denoisers ({', '.join(found)})"
-            if found
-            else f"no denoiser among {sorted(pipeline.components)}"
-        )
-        raise UnsupportedPipelineError(f"{type(pipeline).__name__} has {what}; exactly one can be aligned")
-    if getattr(pipeline, "scheduler", None) is None:
-        raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no scheduler to listen to")
-    return found[0]

@@ -1,18 +1,27 @@
 """The policy as a LoRA on frozen weights: attach it, switch it off (that is the reference policy), save and load it."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import (
+    LoraConfig,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mmalign.errors import ConfigError
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+METADATA = "lora_adapter_metadata"
+"""Under which name the file's header holds the LoRA's configuration, as diffusers writes it."""
 ATTENTION_LINEARS = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "qkv", "proj"
 )  # fmt: skip
@@ -165,13 +174,29 @@ def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
 
 
 def save(pipeline: Any, component: str, folder: Path) -> None:
-    """Write ``pytorch_lora_weights.safetensors`` as the pipeline's own class does, so that plain diffusers loads it."""
+    """Write ``pytorch_lora_weights.safetensors`` as the pipeline's own class does, so that plain diffusers loads it.
+
+    Classes without a way of their own (Stable Audio, AudioLDM2, Latte, PixArt) get the same file, for ``load``.
+    """
     denoiser = getattr(pipeline, component)
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in lora_state(denoiser).items()}
     # The metadata carries alpha; without it a loader assumes alpha = rank.
     metadata = denoiser.peft_config["default"].to_dict()
-    type(pipeline).save_lora_weights(
-        folder, **{f"{component}_lora_layers": layers, f"{component}_lora_adapter_metadata": metadata}
+    if hasattr(pipeline, "save_lora_weights"):
+        type(pipeline).save_lora_weights(
+            folder, **{f"{component}_lora_layers": layers, f"{component}_lora_adapter_metadata": metadata}
+        )
+        return
+    from diffusers.loaders.lora_base import LoraBaseMixin
+
+    LoraBaseMixin.write_lora_layers(
+        {f"{component}.{name}": tensor for name, tensor in layers.items()},
+        str(folder),
+        is_main_process=True,
+        weight_name=WEIGHTS_NAME,
+        save_function=None,
+        safe_serialization=True,
+        lora_adapter_metadata={f"{component}.{name}": value for name, value in metadata.items()},
     )
 
 
@@ -183,6 +208,29 @@ def load(pipeline: Any, folder: Path) -> None:
     """
     if not (folder / WEIGHTS_NAME).is_file():
         raise ConfigError(f"{folder}: no {WEIGHTS_NAME} here; give a run's lora folder")
-    pipeline.load_lora_weights(folder, weight_name=WEIGHTS_NAME)
-    if not pipeline.get_list_adapters():
+    if hasattr(pipeline, "load_lora_weights"):
+        pipeline.load_lora_weights(folder, weight_name=WEIGHTS_NAME)
+        arrived = bool(pipeline.get_list_adapters())
+    else:
+        arrived = _inject(pipeline, folder / WEIGHTS_NAME)
+    if not arrived:
         raise ConfigError(f"{folder}: nothing of this LoRA fits a {type(pipeline).__name__}")
+
+
+def _inject(pipeline: Any, path: Path) -> bool:
+    """Load a file into the denoiser that its tensors name, by PEFT; whether all of it fits."""
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    component = next(iter(state), "").partition(".")[0]
+    denoiser = getattr(pipeline, component, None)
+    if not isinstance(denoiser, nn.Module) or not metadata:
+        return False
+    own = len(component) + 1
+    config = LoraConfig(**{name[own:]: value for name, value in metadata.items()})
+    try:
+        inject_adapter_in_model(config, denoiser)
+        result = set_peft_model_state_dict(denoiser, {name[own:]: tensor for name, tensor in state.items()})
+    except (RuntimeError, ValueError):  # other shapes, or no layer of these names
+        return False
+    return not result.unexpected_keys

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from mmalign.errors import ConfigError
 from mmalign.files import whole_file
-from mmalign.generators.lora import WEIGHTS_NAME
+from mmalign.generators.lora import METADATA, WEIGHTS_NAME
 from mmalign.generators.merging import Update, read_update
-
-METADATA = "lora_adapter_metadata"
 
 
 def read_lora(folder: Path) -> tuple[str, dict[str, tuple[Tensor, Tensor]]]:

@@ -5,6 +5,7 @@ the pipeline's own noise levels. What the pipeline does before its first step (p
 from the pipeline itself.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,9 +60,10 @@ def step_scheduler(scheduler: Any) -> Any:
         return FlowMatchEulerDiscreteScheduler.from_config(config, **shift)
     if type(scheduler) is DDIMScheduler or not hasattr(scheduler, "alphas_cumprod"):
         return scheduler
-    ddim = DDIMScheduler.from_config(config)
-    same = torch.allclose(ddim.alphas_cumprod, type(scheduler).from_config(config).alphas_cumprod)
-    return ddim if same else scheduler
+    known = inspect.signature(DDIMScheduler.__init__).parameters
+    ddim = DDIMScheduler.from_config({name: value for name, value in config.items() if name in known})
+    own = type(scheduler).from_config(config).alphas_cumprod  # its own may have been moved or written over
+    return ddim if torch.allclose(ddim.alphas_cumprod, own.to(ddim.alphas_cumprod)) else scheduler
 
 
 @torch.no_grad()

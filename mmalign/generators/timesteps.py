@@ -246,6 +246,9 @@ def _row(table: TimestepTable, scheduler_time: float) -> tuple[float, float]:
         share = scheduler_time / len(table)
         sigma = share if table.times == "flow" else 1 - share
         return 1 - sigma, sigma
+    if table.times == "rows" and scheduler_time == int(scheduler_time):
+        index = len(table) - 1 - int(scheduler_time)
+        return float(table.alpha[index]), float(table.sigma[index])
     if table.times == "rows":
         noise_ratio = _interpolated_ratio(table, scheduler_time)
     else:
@@ -263,4 +266,4 @@ def _interpolated_ratio(table: TimestepTable, scheduler_time: float) -> float:
     def ratio(i: int) -> float:
         return float(table.sigma[i] / table.alpha[i])
 
-    return ratio(index) if share == 0 else (1 - share) * ratio(index) + share * ratio(max(0, index - 1))
+    return (1 - share) * ratio(index) + share * ratio(max(0, index - 1))

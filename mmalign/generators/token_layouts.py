@@ -235,3 +235,19 @@ def lora_targets(layout: TokenLayout) -> list[str]:
             "there is nothing to attach a LoRA to"
         )
     return found
+
+
+def stack_tokens(samples: Sequence[Tensor], *, frames: int | None = None) -> Tensor:
+    """Tokens [T, K] or [B, T, K] of different lengths as one [N, frames, K], ignored past their end.
+
+    Args:
+        samples: as they are.
+        frames: the longest of them if not given; longer ones are not cut.
+
+    >>> stack_tokens([torch.tensor([[1], [2]]), torch.tensor([[3]])])[..., 0]
+    tensor([[ 1,  2],
+            [ 3, -1]])
+    """
+    T = max([frames or 0, *(sample.shape[-2] for sample in samples)])
+    padded = [nn.functional.pad(s, (0, 0, 0, T - s.shape[-2]), value=IGNORED) for s in samples]
+    return torch.cat([s if s.ndim == 3 else s[None] for s in padded])

@@ -4,8 +4,8 @@ How a class reads and writes its tokens is its ``TokenLayout``, chosen by what t
 share: the policy as a LoRA, prompts as conditioning, teacher-forced logits, and samples with their log-probability.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
 from mmalign.generators import lora
 from mmalign.generators.conditioning import Conditioning
+from mmalign.generators.students import shallow_copy
 from mmalign.generators.token_causal import CausalTokens, JanusTokens
 from mmalign.generators.token_delayed import DiaTokens, MusicgenTokens
 from mmalign.generators.token_depth import CsmTokens
@@ -85,6 +86,8 @@ class TokenGenerator:
         self.policy: nn.Module = model
         model.eval().requires_grad_(False)
         self._allowed = self.layout.allowed()
+        self.teacher: Any = None
+        """What a student was made of; None without one."""
         self.kept = lora.KeptWeights(model)
         """Copies of the LoRA by name."""
         self.denoiser_passes = 0
@@ -99,6 +102,33 @@ class TokenGenerator:
         """Make a fresh LoRA the policy; until it is trained, policy and reference are bit-identical."""
         lora.attach(self.model, rank=rank, alpha=alpha, seed=seed, targets=lora_targets(self.layout))
         self._lora_changed()
+
+    def attach_student(self, *, share: float) -> None:
+        """Make a copy with some of the layers the policy, trained whole; the model itself stays as the reference.
+
+        Raises:
+            ConfigError: the model has a LoRA, or the share of the layers is none.
+            UnsupportedPipelineError: the model is no plain stack of layers.
+        """
+        if self.kept.layers or self.teacher is not None:
+            raise ConfigError("the model has a LoRA or a student already; take a fresh one")
+        if not isinstance(self.layout, CausalTokens):
+            raise UnsupportedPipelineError(
+                f"{type(self.model).__name__}: a student is known for language models over codec tokens alone"
+            )
+        self.teacher = self.model
+        self.model = self.policy = self.layout.model = shallow_copy(self.teacher, share=share).float()
+        self.model.requires_grad_(True)
+        self._lora_changed()
+
+    @contextmanager
+    def _computing_with(self, model: Any) -> Iterator[None]:
+        own = self.model
+        self.model = self.layout.model = model
+        try:
+            yield
+        finally:
+            self.model = self.layout.model = own
 
     def save_lora(self, folder: Path) -> None:
         """Write a PEFT folder, for plain ``model.load_adapter(folder)``."""
@@ -130,9 +160,13 @@ class TokenGenerator:
     def weights(self, which: lora.Weights) -> AbstractContextManager[None]:
         """Compute with the policy, with the reference (the LoRA off), or with a kept copy of the LoRA such as "old".
 
+        With a student the reference is the model that it was made of.
+
         Raises:
             ConfigError: no copy of this name was kept.
         """
+        if which == "reference" and self.teacher is not None:
+            return self._computing_with(self.teacher)
         return self.kept.computing_with(which)
 
     # --- conditioning and logits --------------------------------------------------------------------------------------
@@ -286,6 +320,10 @@ class TokenGenerator:
         if layout.frames is None:
             tokens, log_prob = tokens[:, :longest], log_prob[:, :longest]
         return TokenTrajectory(tokens, log_prob, conditioning, sampler)
+
+    def pipeline_options(self, *, guidance: float | None = None, **options: Any) -> dict[str, Any]:
+        """The options of ``rollout`` that draw a sample again; guidance of 1 is none."""
+        return options | ({} if guidance in (None, 1) else {"guidance": guidance})
 
     @property
     def dtype(self) -> torch.dtype:

@@ -24,6 +24,10 @@ METHODS: dict[str, tuple[type[MethodConfig], str]] = {
     "token_dpo": (configs.TokenDPOConfig, "mmalign.methods.token_dpo:TokenDPO"),
     "token_dro": (configs.TokenDROConfig, "mmalign.methods.token_dro:TokenDRO"),
     "token_grpo": (configs.TokenGRPOConfig, "mmalign.methods.token_grpo:TokenGRPO"),
+    "token_reward_distillation": (
+        configs.TokenRewardDistillationConfig,
+        "mmalign.methods.token_reward_distillation:TokenRewardDistillation",
+    ),
     "token_rwr": (configs.TokenRWRConfig, "mmalign.methods.token_rwr:TokenRWR"),
 }
 """By name: the settings, and where the method is, so that listing them imports no torch."""

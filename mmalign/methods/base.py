@@ -13,7 +13,6 @@ from mmalign.errors import ConfigError
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.media import Sample
 from mmalign.methods.latents import LatentPairs, LatentSamples
-from mmalign.methods.token_data import TokenPairs, TokenSamples
 from mmalign.processes import Processes
 from mmalign.rewards.base import DifferentiableReward, Reward
 
@@ -44,7 +43,7 @@ class Task:
     """
 
     adapter: Any
-    data: LatentPairs | LatentSamples | TokenPairs | TokenSamples | None = None
+    data: LatentPairs | LatentSamples | None = None
     prompts: Sequence[str] = ()
     reward: Reward | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)

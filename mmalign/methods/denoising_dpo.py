@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmalign.errors import ConfigError
 from mmalign.generators.timesteps import NoiseLevel
 from mmalign.likelihoods import denoising_log_likelihood
-from mmalign.losses.preference import dpo_logits, dpo_loss, implicit_accuracy
-from mmalign.methods.base import Method, Task, epoch_rows, step_generator
+from mmalign.losses.preference import dpo_loss
+from mmalign.methods.base import Task, epoch_rows, step_generator
 from mmalign.methods.latents import LatentPairs
+from mmalign.methods.pairs import PairMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class PairBatch:
         return PairBatch(self.pairs, self.rows[start:stop], self.noise[start:stop], level)
 
 
-class DenoisingDPO(Method):
+class DenoisingDPO(PairMethod):
     """DPO on the denoising surrogate of a set of pairs.
 
         L = -mean log sigmoid(beta * [(l_c - l_c_ref) - (l_r - l_r_ref)]),   l = -1/2 * mean_e (network - target)^2
@@ -73,43 +73,17 @@ class DenoisingDPO(Method):
         level = self.generator.timesteps.at(self.training_rows(size, generator=random))
         return PairBatch(self.pairs, rows, noise, level)
 
-    def loss(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, with implicit accuracy, margin and how far either side's likelihood moved from the reference."""
+    def log_prob(self, batch: PairBatch) -> Tensor:
+        """The surrogate, at each pair's one noise and level."""
         device, rows = self.generator.device, batch.rows
-        latents = torch.cat([self.pairs.chosen[rows], self.pairs.rejected[rows]]).to(device)
-        noise = torch.cat([batch.noise] * 2).to(device)
-        level = batch.level.rows(torch.arange(len(rows)).repeat(2))
-        conditioning = self.pairs.conditioning.rows(self.pairs.prompt[rows].repeat(2))
-        log_prob = denoising_log_likelihood(self.generator, latents, conditioning, noise=noise, level=level)
-        with torch.no_grad(), self.generator.weights("reference"):
-            reference = denoising_log_likelihood(
-                self.generator, latents, conditioning, noise=noise, level=level
-            )
-        sides = (*log_prob.chunk(2), *reference.chunk(2))
-        loss = self.pair_loss(*sides, beta=self.beta(batch.level).to(device))
-        with torch.no_grad():
-            chosen, rejected, ref_chosen, ref_rejected = sides
-            metrics = {
-                "accuracy": implicit_accuracy(*sides),
-                "margin": dpo_logits(*sides).mean(),
-                "chosen_gain": (chosen - ref_chosen).mean(),
-                "rejected_gain": (rejected - ref_rejected).mean(),
-            }
-        return loss, metrics
+        return denoising_log_likelihood(
+            self.generator,
+            torch.cat([self.pairs.chosen[rows], self.pairs.rejected[rows]]).to(device),
+            self.pairs.conditioning.rows(self.pairs.prompt[rows].repeat(2)),
+            noise=torch.cat([batch.noise] * 2).to(device),
+            level=batch.level.rows(torch.arange(len(rows)).repeat(2)),
+        )
 
-    @torch.no_grad()
-    def check_start(self, *, size: int, seed: int) -> None:
-        """With a fresh LoRA the policy is the reference, so DPO's loss is log 2 to the last digits.
-
-        Raises:
-            ConfigError: it is not, so dropout is on, or policy and reference do not share their weights.
-        """
-        batch = self.batch(0, size=size, seed=seed)
-        loss, _ = self.loss(batch)
-        equal = torch.zeros(size, device=loss.device)
-        expected = float(self.pair_loss(*[equal] * 4, beta=self.beta(batch.level).to(loss.device)))
-        if abs(float(loss) - expected) > 1e-6 * max(1, abs(expected)):
-            raise ConfigError(
-                "before the first step policy and reference differ: "
-                f"the loss is {float(loss):.6f}, not {expected:.6f}"
-            )
+    def loss_of(self, batch: PairBatch, sides: tuple[Tensor, ...]) -> Tensor:
+        """``pair_loss`` with each pair's own pull."""
+        return self.pair_loss(*sides, beta=self.beta(batch.level).to(sides[0].device))

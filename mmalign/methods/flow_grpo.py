@@ -81,13 +81,7 @@ class FlowGRPO(TrajectoryMethod):
         if (flat != 0).any():
             samples, flat = samples[flat != 0], flat[flat != 0]
         steps = torch.tensor(list(drawn.trajectory.window))
-        notes = {
-            "train_reward": float(drawn.scores.mean()),
-            "train_reward_std": float(drawn.scores.std(1).mean()),
-            "equal_groups": float((advantages == 0).all(1).float().mean()),
-        }
-        if drawn.missing:
-            notes["unscored"] = float(drawn.missing)
+        notes = drawn.notes() | {"equal_groups": float((advantages == 0).all(1).float().mean())}
         return StepBatch(
             drawn.trajectory,
             samples.repeat_interleave(len(steps)),

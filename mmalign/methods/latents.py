@@ -1,4 +1,4 @@
-"""Training data as the policy sees it: clean latents with the conditioning of their prompts."""
+"""Training data as the policy sees it: clean latents, or tokens, with the conditioning of their prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class LatentPairs:
     """Preference pairs.
 
     Args:
-        chosen: [N, ...], clean latents.
+        chosen: [N, ...], clean latents; or tokens [N, T, K], ``IGNORED`` from the end of a sample on.
         rejected: as ``chosen``.
         conditioning: of the distinct prompts.
         prompt: [N], index into ``conditioning`` and ``texts``.
@@ -29,7 +29,10 @@ class LatentPairs:
 
     def __post_init__(self) -> None:
         if self.chosen.shape != self.rejected.shape:
-            raise ShapeError(f"rejected: expected {list(self.chosen.shape)}, got {list(self.rejected.shape)}")
+            raise ShapeError(
+                f"rejected: expected {list(self.chosen.shape)}, got {list(self.rejected.shape)}; both sides have one "
+                "size (stack_tokens pads tokens)"
+            )
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -40,7 +43,7 @@ class LatentSamples:
     """Single samples, with or without a score.
 
     Args:
-        clean: [N, ...], clean latents.
+        clean: [N, ...], clean latents; or tokens [N, T, K], ``IGNORED`` from the end of a sample on.
         conditioning: of the distinct prompts.
         prompt: [N], index into ``conditioning`` and ``texts``.
         texts: the distinct prompts.

@@ -92,12 +92,6 @@ class NFT(OnlineMethod):
         clean = drawn.trajectory.clean[sample].cpu()
         levels = len(drawn.trajectory.levels) - 1
         at = torch.randint(levels, (len(sample),), generator=random)
-        notes = {
-            "train_reward": float(drawn.scores.mean()),
-            "train_reward_std": float(drawn.scores.std(1).mean()),
-        }
-        if drawn.missing:
-            notes["unscored"] = float(drawn.missing)
         return NoisedRollout(
             clean,
             drawn.trajectory.conditioning,
@@ -105,7 +99,7 @@ class NFT(OnlineMethod):
             torch.randn(clean.shape, generator=random),
             drawn.trajectory.levels.rows(at),
             optimality[sample],
-            notes,
+            drawn.notes(),
         )
 
     def loss(self, batch: NoisedRollout) -> tuple[Tensor, dict[str, Tensor]]:

@@ -72,7 +72,7 @@ class TokenD3PO(TokenOnlineMethod):
         if not pairs:
             raise ConfigError("all samples of a step have equal scores; there is nothing to prefer")
         chosen, rejected = torch.tensor(pairs).unbind(1)
-        return OnlinePairs(drawn.trajectory, chosen, rejected, drawn.notes())
+        return OnlinePairs(drawn.trajectory, chosen, rejected, self.notes(drawn))
 
     def loss(self, batch: OnlinePairs) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some pairs, with how often the policy prefers as the scorer, and the share of clamped ratios."""

@@ -12,8 +12,8 @@ from mmalign.losses.ranking import token_dro_loss
 from mmalign.losses.tokens import token_kl, token_log_probs
 from mmalign.methods.base import Task, epoch_rows, mixed_seeds
 from mmalign.methods.configs import TokenDROConfig
+from mmalign.methods.latents import LatentSamples
 from mmalign.methods.online import STEPS
-from mmalign.methods.token_data import TokenSamples
 from mmalign.methods.token_online import TokenOnlineMethod
 
 
@@ -55,7 +55,7 @@ class TokenDRO(TokenOnlineMethod):
     """
 
     def __init__(self, config: TokenDROConfig, task: Task) -> None:
-        self.experts = task.data_of(TokenSamples, what="demonstrations as tokens")
+        self.experts = task.data_of(LatentSamples, what="demonstrations as tokens")
         super().__init__(config, task)
         self.config = config
 
@@ -75,7 +75,7 @@ class TokenDRO(TokenOnlineMethod):
 
     def loss(self, batch: TokensAndOwn) -> tuple[Tensor, dict[str, Tensor]]:
         """The ranking hinge, with both of its sides."""
-        expert = self.experts.tokens[batch.rows]
+        expert = self.experts.clean[batch.rows]
         own = batch.trajectory.tokens[batch.sample].to(expert.device)
         expert_conditioning = self.experts.conditioning.rows(self.experts.prompt[batch.rows])
         own_conditioning = batch.trajectory.conditioning.rows(batch.sample)

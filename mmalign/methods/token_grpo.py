@@ -66,7 +66,7 @@ class TokenGRPO(TokenOnlineMethod):
         flat = advantages.flatten()[samples]
         if (flat != 0).any():
             samples, flat = samples[flat != 0], flat[flat != 0]
-        notes = drawn.notes() | {"equal_groups": float((advantages == 0).all(1).float().mean())}
+        notes = self.notes(drawn) | {"equal_groups": float((advantages == 0).all(1).float().mean())}
         return GroupBatch(drawn.trajectory, samples, flat, notes)
 
     def loss(self, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,19 +1,20 @@
-"""What online methods on tokens share: groups of new samples of the policy, scored, drawn once for several steps."""
+"""What online methods on tokens share: how the samples of a rollout are drawn, and their likelihood."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError
+from mmalign.generators.token_layouts import stack_tokens
 from mmalign.generators.tokens import TokenGenerator, TokenTrajectory, join_trajectories
 from mmalign.likelihoods import token_log_prob
-from mmalign.methods.base import Method, Task, epoch_rows, mixed_seeds
+from mmalign.methods.base import Task, mixed_seeds
 from mmalign.methods.configs.tokens import TokenOnlineConfig
+from mmalign.methods.groups import GroupMethod, Rollout
 from mmalign.methods.online import STEPS, scale_of
-from mmalign.methods.token_data import stack_tokens
 from mmalign.processes import Processes
 
 
@@ -32,83 +33,36 @@ def token_generator(task: Task) -> TokenGenerator:
     return generator
 
 
-@dataclass(frozen=True, eq=False)
-class TokenRollout:
-    """P x G new samples with their scores, group by group.
-
-    Args:
-        trajectory: of B = P x G samples.
-        prompts: B texts.
-        scores: [P, G], in the scorer's unit; a missing one is its group's mean, so that its advantage is 0.
-        missing: how many were missing.
-    """
-
-    trajectory: TokenTrajectory
-    prompts: list[str]
-    scores: Tensor
-    missing: int
-
-    def notes(self) -> dict[str, float]:
-        """Numbers of the whole rollout, for the metrics."""
-        notes = {
-            "train_reward": float(self.scores.mean()),
-            "train_reward_std": float(self.scores.std(1).mean()),
-            "frames": float(self.trajectory.mask[..., 0].sum(1).float().mean()),
-        }
-        return notes | ({"unscored": float(self.missing)} if self.missing else {})
-
-
-class TokenOnlineMethod(Method):
-    """Draws a rollout for every ``steps_per_rollout`` optimiser steps and hands each its share of whole groups."""
+class TokenOnlineMethod(GroupMethod):
+    """Groups of token sequences of a token generator."""
 
     def __init__(self, config: TokenOnlineConfig, task: Task) -> None:
-        self.online, self.task = config, task
+        super().__init__(config, task)
+        self.online = config
         self.generator = token_generator(task)
-        self.steps_per_rollout = config.updates_per_rollout
-        self._drawn: tuple[tuple[int, ...], Any] | None = None
-        if config.frames is None and self.generator.layout.frames is None:
+        own = self.generator.layout.frames or getattr(task.adapter, "frames", None)
+        self.frames = config.frames or own
+        if self.frames is None:
             raise ConfigError(f"method.frames: {config.name} has to know how long a sample may be")
-        if config.source == "prompts" and not task.prompts:
-            raise ConfigError(f"{config.name} draws samples while it learns: give --prompts FILE")
 
-    def rollout(self, step: int, *, size: int, seed: int) -> TokenRollout:
-        """The rollout that a step belongs to; drawn with the present weights where it is a new one."""
-        index, count = step // self.steps_per_rollout, size * self.steps_per_rollout
-        key = (index, count, seed)
-        if self._drawn is None or self._drawn[0] != key:
-            self._drawn = None  # the old one is freed first
-            self._drawn = key, self.draw(index, count=count, seed=seed)
-        drawn: TokenRollout = self._drawn[1]
-        return drawn
+    def draw_unscored(self, index: int, *, count: int, seed: int) -> tuple[TokenTrajectory, list[str]]:
+        """The samples and their prompts."""
+        prompts = self.grouped_prompts(index, count=count, seed=seed)
+        return self.unroll(prompts, seeds=mixed_seeds(count, seed, STEPS, index)), prompts
 
-    def draw(self, index: int, *, count: int, seed: int) -> TokenRollout:
-        """``count`` new samples, scored: whole groups, walking through the prompts.
+    def encoded(self, trajectory: TokenTrajectory) -> Tensor:
+        """Tokens."""
+        return trajectory.tokens
 
-        Raises:
-            ConfigError: ``count`` samples are no whole number of groups, or no sample of a prompt has a score.
-        """
-        G = self.online.group_size
-        if count % G:
-            raise ConfigError(
-                f"train.batch_size x updates_per_rollout = {count} samples are no whole groups of "
-                f"method.group_size = {G}; make it a multiple"
-            )
-        rows = epoch_rows(index, size=count // G, count=len(self.task.prompts), seed=seed)
-        prompts = [self.task.prompts[int(row)] for row in rows for _ in range(G)]
-        trajectory = self.unroll(prompts, seeds=mixed_seeds(count, seed, STEPS, index))
-        scores = self.task.score(trajectory.tokens, prompts).unflatten(0, (-1, G))
-        missing = scores.isnan()
-        if missing.all(1).any():
-            name = self.task.reward.card.name if self.task.reward else ""
-            raise ConfigError(f"reward {name}: no sample of a prompt has a score")
-        filled = torch.where(missing, scores.nanmean(1, keepdim=True), scores)
-        return TokenRollout(trajectory, prompts, filled, int(missing.sum()))
+    def notes(self, drawn: Rollout) -> dict[str, float]:
+        """Numbers of a rollout for the metrics, with the length of its samples."""
+        return drawn.notes() | {"frames": float(drawn.trajectory.mask[..., 0].sum(1).float().mean())}
 
     def unroll(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> TokenTrajectory:
         """Draw in batches of the task's size with the active weights, each process its share of every batch."""
         guidance = scale_of(self.online.guidance)
         conditioning = self.generator.condition(prompts, guidance=guidance)
-        T = self.online.frames or self.generator.layout.frames
+        T = self.frames
         processes, parts = Processes(), []
         for first in range(0, len(prompts), self.task.draw_batch):
             size = min(self.task.draw_batch, len(prompts) - first)
@@ -133,11 +87,6 @@ class TokenOnlineMethod(Method):
                 )
             )
         return join_trajectories(parts, conditioning)
-
-    def shares(self, step: int, count: int) -> Tensor:
-        """The samples of this step: the k-th share of a rollout's groups."""
-        k, shares = step % self.steps_per_rollout, self.steps_per_rollout
-        return torch.arange(k * count // shares, (k + 1) * count // shares)
 
     def log_prob(self, trajectory: TokenTrajectory, sample: Tensor) -> Tensor:
         """[N, L] of some samples [N] under the active weights; gradient flows."""

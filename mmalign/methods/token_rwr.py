@@ -1,7 +1,5 @@
 """Token RWR: scored samples x the mean log-probability of their tokens x a weighted likelihood."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mmalign.errors import ConfigError
@@ -10,30 +8,11 @@ from mmalign.likelihoods import token_log_prob
 from mmalign.losses.regression import weighted_likelihood_loss
 from mmalign.losses.tokens import sequence_log_prob
 from mmalign.methods.base import Method, Task, epoch_rows
-from mmalign.methods.configs import RWRConfig, TokenRWRConfig
+from mmalign.methods.configs import TokenRWRConfig
+from mmalign.methods.latents import LatentSamples
 from mmalign.methods.rwr import prompt_weights
-from mmalign.methods.token_data import TokenSamples
+from mmalign.methods.token_data import RowBatch
 from mmalign.methods.token_online import token_generator
-
-
-@dataclass(frozen=True, eq=False)
-class WeightedRows:
-    """Rows of some samples.
-
-    Args:
-        rows: [B].
-        weight: [B].
-    """
-
-    rows: Tensor
-    weight: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def part(self, start: int, stop: int) -> "WeightedRows":
-        """Its rows from ``start`` to ``stop``."""
-        return WeightedRows(self.rows[start:stop], self.weight[start:stop])
 
 
 class TokenRWR(Method):
@@ -53,25 +32,24 @@ class TokenRWR(Method):
 
     def __init__(self, config: TokenRWRConfig, task: Task) -> None:
         self.config, self.generator = config, token_generator(task)
-        self.samples = task.data_of(TokenSamples, what="scored samples of tokens")
+        self.samples = task.data_of(LatentSamples, what="scored samples of tokens")
         if self.samples.score is None:
             raise ConfigError(
                 "token_rwr learns from scored samples, and these have no scores: give --ratings FILE"
             )
-        weights = RWRConfig(weighting=config.weighting, temperature=config.temperature)
-        self.weight = prompt_weights(self.samples.score, self.samples.prompt, weights)
+        self.weight = prompt_weights(self.samples.score, self.samples.prompt, config)
 
-    def batch(self, step: int, *, size: int, seed: int) -> WeightedRows:
+    def batch(self, step: int, *, size: int, seed: int) -> RowBatch:
         """Rows of the samples."""
-        rows = epoch_rows(step, size=size, count=len(self.samples), seed=seed)
-        return WeightedRows(rows, self.weight[rows])
+        return RowBatch(epoch_rows(step, size=size, count=len(self.samples), seed=seed))
 
-    def loss(self, batch: WeightedRows) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: RowBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, with the unweighted one in nats per token, and the weight of the rows."""
-        tokens = self.samples.tokens[batch.rows]
+        tokens = self.samples.clean[batch.rows]
         conditioning = self.samples.conditioning.rows(self.samples.prompt[batch.rows])
         log_prob = token_log_prob(self.generator, tokens, conditioning).flatten(1)
         mask = (tokens != IGNORED).flatten(1).to(log_prob.device)
         mean = sequence_log_prob(log_prob, mask, length_power=1.0)
-        loss = weighted_likelihood_loss(mean, batch.weight.to(mean.device))
-        return loss, {"error": -mean.detach().mean(), "weight": batch.weight.mean()}
+        weight = self.weight[batch.rows]
+        loss = weighted_likelihood_loss(mean, weight.to(mean.device))
+        return loss, {"error": -mean.detach().mean(), "weight": weight.mean()}

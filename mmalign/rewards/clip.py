@@ -89,8 +89,15 @@ class ClipReward(PictureReward):
         self.scale = self.encoder.logit_scale if isinstance(scale, str) else scale
         self.clip_at_0, self.prefix = clip_at_0, prefix
 
+    def read_prompts(self, samples: Sequence[Sample]) -> None:
+        """Embed them: among many, there are more of one length for a forward pass."""
+        self._texts(samples)
+
+    def _texts(self, samples: Sequence[Sample]) -> Tensor:
+        return self.encoder.text([self.prefix + sample.prompt for sample in samples])
+
     def values(self, pixels: Tensor, samples: Sequence[Sample]) -> Tensor:
         """[B], in the card's unit."""
-        text = self.encoder.text([self.prefix + sample.prompt for sample in samples])
+        text = self._texts(samples)
         cosine = clip_cosine(self.encoder.image(pixels), text)
         return clipscore_original(cosine, w=self.scale) if self.clip_at_0 else self.scale * cosine

@@ -83,7 +83,8 @@ class OpenClipTokenizer:
         # With room for one more, only a prompt that was cut has one more token that is no padding.
         roomier = self.tokenizer(list(prompts), context_length=ids.shape[1] + 1)
         cut = (roomier != self.padding).sum(1) > (ids != self.padding).sum(1)
-        tokens = Tokens(ids, (ids != self.padding).long(), cut.tolist())
+        # open_clip's models read all of their context, padding too.
+        tokens = Tokens(ids, torch.ones_like(ids), cut.tolist())
         self.report(prompts, tokens)
         return tokens
 

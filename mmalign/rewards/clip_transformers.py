@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.errors import ConfigError
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.clip_encoder import ClipEncoder, freeze
+from mmalign.rewards.clip_towers import picture_vectors, prompt_vectors, use_less_memory
 from mmalign.rewards.preprocessing import Preprocessing
 from mmalign.rewards.prompts import HuggingFaceTokenizer, PromptEmbeddings
 from mmalign.rewards.weights import complete, obtain
@@ -45,7 +46,11 @@ def load(
     beside = obtain(card, processor, files=PROCESSOR_FILES) if processor else folder
     try:
         model, loading = CLIPModel.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(beside, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -56,23 +61,15 @@ def load(
         ) from error
     complete(loading, origin=folder)
     model = freeze(model, device)
-    context = model.config.text_config.max_position_embeddings
-
-    def image(pixels: Tensor) -> Tensor:
-        encoded: Tensor = model.get_image_features(pixels).pooler_output
-        return encoded
-
-    def encode(ids: Tensor, mask: Tensor) -> Tensor:
-        encoded: Tensor = model.get_text_features(ids, attention_mask=mask).pooler_output
-        return encoded
-
+    use_less_memory(model)
+    tokenize = HuggingFaceTokenizer(
+        tokenizer, context=model.config.text_config.max_position_embeddings, name=card.name
+    )
     return ClipEncoder(
         model=model,
         preprocessing=read_preprocessing(beside, **(preprocess or {})),
-        image=image,
-        text=PromptEmbeddings(
-            HuggingFaceTokenizer(tokenizer, context=context, name=card.name), encode, device=device
-        ),
+        image=partial(picture_vectors, model),
+        text=PromptEmbeddings(tokenize, partial(prompt_vectors, model), device=device),
         logit_scale=float(model.logit_scale.exp()),
     )
 

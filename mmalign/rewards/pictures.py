@@ -34,6 +34,10 @@ class PictureReward(ABC):
     def values(self, pixels: Tensor, samples: Sequence[Sample]) -> Tensor:
         """[B] of pictures [B, 3, H, W] of the model's size, normalised; of samples only what is no medium is read."""
 
+    def read_prompts(self, samples: Sequence[Sample]) -> None:
+        """Do with all prompts of a call at once what is faster so; ``values`` sees the same samples in batches."""
+        return
+
     def obstacle(self, sample: Sample) -> str:
         """ "ok", or why the sample cannot be scored."""
         return obstacle(sample, self.card)
@@ -49,6 +53,8 @@ class PictureReward(ABC):
         """One score per picture, in batches; values on the CPU."""
         status = [self.obstacle(sample) for sample in samples]
         ready = [sample for sample, entry in zip(samples, status, strict=True) if entry == OK]
+        if ready:
+            self.read_prompts(ready)
         values = [torch.zeros(0)]
         for start in range(0, len(ready), self.batch_size):
             batch = [self.prepare(sample) for sample in ready[start : start + self.batch_size]]

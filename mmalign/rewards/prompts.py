@@ -1,5 +1,6 @@
 """Prompts to tokens and vectors: cut so that the end token stays, embedded once, the first cut one reported."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ PROMPTS_KEPT = 65_536
 """Embedded prompts are kept up to this many, about 256 MB at 1,024 dimensions."""
 CPU_PROMPTS = 4
 """Prompts in one forward pass of the text encoder on the CPU, where more are not much faster."""
+LENGTH_STEP = 8
+"""Prompts are padded to the next multiple of this, so that those of about the same length share a forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +23,7 @@ class Tokens:
 
     Args:
         ids: [B, L].
-        mask: [B, L], 1 where there is a token and 0 on padding.
+        mask: [B, L], 1 on what the model reads and 0 on the padding behind that it does not.
         cut: B times whether the prompt was longer than the model reads.
     """
 
@@ -65,13 +68,13 @@ class HuggingFaceTokenizer:
         self.report = CutReport(name, context=context)
 
     def __call__(self, prompts: Sequence[str]) -> Tokens:
-        """Tokens of prompts, padded behind to the longest of them."""
+        """Tokens of prompts, padded behind to the longest of them and on to a multiple of ``LENGTH_STEP``."""
         whole: list[list[int]] = self.tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]
         cut = [len(ids) > self.context for ids in whole]
         kept = [
             [*ids[: self.context - 1], ids[-1]] if long else ids for ids, long in zip(whole, cut, strict=True)
         ]
-        length = max(map(len, kept))
+        length = min(self.context, next_step(max(map(len, kept))))
         padding = self.tokenizer.pad_token_id
         tokens = Tokens(
             torch.tensor([ids + [padding] * (length - len(ids)) for ids in kept]),
@@ -89,7 +92,7 @@ class PromptEmbeddings:
         tokenize: prompts to tokens.
         encode: tokens to [B, D], in the model's own length.
         device: where the model runs; vectors are kept there.
-        batch_size: prompts in one forward pass.
+        batch_size: prompts in one forward pass, but on the CPU ``CPU_PROMPTS``.
     """
 
     def __init__(
@@ -107,24 +110,50 @@ class PromptEmbeddings:
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """[B, D], of length 1."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.kept]
-        if len(self.kept) + len(new) > PROMPTS_KEPT:
+        if new and len(self.kept) + len(new) > PROMPTS_KEPT:
             self.kept, new = {}, list(dict.fromkeys(prompts))
-        for start in range(0, len(new), self.batch_size):
-            part = new[start : start + self.batch_size]
-            tokens = self.tokenize(part)
-            embedded = self._encode(tokens)
-            self.kept.update(zip(part, torch.nn.functional.normalize(embedded, dim=-1), strict=True))
+        if new:
+            embedded = self._encode(self.tokenize(new))
+            self.kept.update(zip(new, torch.nn.functional.normalize(embedded, dim=-1), strict=True))
         return torch.stack([self.kept[prompt] for prompt in prompts])
 
     def _encode(self, tokens: Tokens) -> Tensor:
-        """Vectors [B, D] of tokens, none of which depends on how many the others are.
+        """Vectors [B, D] of tokens."""
+        lengths = [next_step(read) for read in tokens.mask.sum(1).tolist()]
+        passes = self._passes(lengths)
+        parts = []
+        for rows in passes:
+            ids, mask = (
+                part[rows, : lengths[rows[-1]]].to(self.device) for part in (tokens.ids, tokens.mask)
+            )
+            parts.append(self.encode(ids, mask))
+        vectors = torch.cat(parts)
+        ordered = vectors.new_empty(len(lengths), vectors.shape[1])
+        ordered[[row for rows in passes for row in rows]] = vectors
+        return ordered
 
-        On the CPU a product of few rows adds up in another order than one of many. With always as many rows, a prompt
-        does not depend on which others are new, and a file that was resumed equals one that was not, bit for bit.
+    def _passes(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which prompts each forward pass takes, shorter ones first, so that little padding is computed.
+
+        On the CPU a product of few rows adds up in another order than one of many. With always as many rows of a length
+        that is the prompt's own, a prompt does not depend on which others are new, and a file that was resumed equals
+        one that was not, bit for bit. What is lacking is filled with a prompt again.
         """
+        rows = sorted(range(len(lengths)), key=lengths.__getitem__)
         if self.device != "cpu":
-            return self.encode(tokens.ids.to(self.device), tokens.mask.to(self.device))
-        count = len(tokens.ids)
-        rows = torch.arange(-(-count // CPU_PROMPTS) * CPU_PROMPTS).clamp(max=count - 1)
-        parts = [self.encode(tokens.ids[some], tokens.mask[some]) for some in rows.split(CPU_PROMPTS)]
-        return torch.cat(parts)[:count]
+            return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        filled = []
+        for _, equal in itertools.groupby(rows, key=lengths.__getitem__):
+            group = list(equal)
+            group += group[-1:] * (-len(group) % CPU_PROMPTS)
+            filled += [group[i : i + CPU_PROMPTS] for i in range(0, len(group), CPU_PROMPTS)]
+        return filled
+
+
+def next_step(length: int) -> int:
+    """The multiple of ``LENGTH_STEP`` that has room for so many tokens.
+
+    >>> [next_step(length) for length in (7, 8, 9)]
+    [8, 8, 16]
+    """
+    return -(-length // LENGTH_STEP) * LENGTH_STEP

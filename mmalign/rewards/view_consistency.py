@@ -1,6 +1,5 @@
 """Whether views of one object fit together: can one solid have all these outlines?"""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, max_pool2d
 
 from mmalign.media import Camera, Sample, Scene3D
+from mmalign.media.rays import pixel_rays, project
 from mmalign.rewards.measured import MeasuredReward, Measurement, Unmeasurable
 
 SIDE_PX = 64
@@ -30,32 +30,6 @@ def silhouettes(views: Tensor) -> Tensor:
     border = torch.cat([views[:, :, 0], views[:, :, -1], views[:, :, :, 0], views[:, :, :, -1]], dim=2)
     background = border.median(dim=2).values[:, :, None, None]
     return ((views - background).abs() > DIFFERENT).any(1)
-
-
-def pixel_rays(camera: Camera, side_px: int) -> tuple[Tensor, Tensor]:
-    """Start and direction, each [side, side, 3] in scene axes, of the ray through the middle of each pixel."""
-    pose = camera.world_to_camera()
-    to_world, place = pose[:3, :3].T, -pose[:3, :3].T @ pose[:3, 3]
-    steps = (2 * torch.arange(side_px) + 1) / side_px - 1
-    down, right = torch.meshgrid(steps, steps, indexing="ij")
-    if camera.fov_deg == 0:
-        half = camera.distance / 2
-        start = torch.stack([half * right, half * down, torch.zeros_like(right)], dim=-1) @ to_world.T + place
-        return start, to_world[:, 2].expand(side_px, side_px, 3)
-    slope = math.tan(math.radians(camera.fov_deg) / 2)
-    direction = torch.stack([slope * right, slope * down, torch.ones_like(right)], dim=-1) @ to_world.T
-    return place.expand(side_px, side_px, 3), direction / direction.norm(dim=-1, keepdim=True)
-
-
-def project(points: Tensor, camera: Camera) -> Tensor:
-    """Points [..., 3] of the scene as [..., 2], right and down from -1 to 1 in the picture; far off if behind it."""
-    pose = camera.world_to_camera().to(points)
-    seen = points @ pose[:3, :3].T + pose[:3, 3]
-    if camera.fov_deg == 0:
-        return seen[..., :2] * (2 / camera.distance)
-    depth = seen[..., 2:]
-    flat = seen[..., :2] / (depth.clamp_min(1e-6) * math.tan(math.radians(camera.fov_deg) / 2))
-    return flat.where(depth > 1e-6, 1e3)
 
 
 def silhouette_coherence(masks: Tensor, cameras: Sequence[Camera]) -> Tensor:

@@ -10,6 +10,7 @@ from mmalign.data.prompts import read_prompts
 from mmalign.errors import ConfigError
 from mmalign.evaluation.model_card import write_model_card
 from mmalign.evaluation.report import write_report
+from mmalign.generators.tokens import TokenGenerator
 from mmalign.methods import load_method
 from mmalign.methods.base import Method, Task
 from mmalign.processes import Processes
@@ -56,7 +57,7 @@ def align(recipe: Recipe, folder: Path) -> Path:
             glance_every=recipe.evaluation.every,
         )
     if main:
-        adapter.save_lora(run.lora)
+        save_weights(adapter, run)
     after = judge.side("after", student_sampling(recipe))
     summary = summarise(recipe, run, adapter, before, after, stopped_early=stopped_early)
     write_json(run.summary, summary)
@@ -82,14 +83,43 @@ def check_gradient(recipe: Recipe) -> None:
 
 
 def load_for_training(recipe: Recipe) -> Any:
-    """The adapter with a fresh LoRA."""
+    """The adapter with a fresh LoRA, or with a student.
+
+    Raises:
+        ConfigError: the method learns from another family of generators, or a setting would be ignored.
+    """
     adapter = load_adapter(recipe.model, modality=recipe.modality, **recipe.sampling.pipeline_options())
-    adapter.generator.attach_lora(rank=recipe.train.lora_rank, seed=recipe.train.seed)
-    if recipe.train.gradient_checkpointing:
+    on_tokens = isinstance(adapter.generator, TokenGenerator)
+    if on_tokens != recipe.method.on_tokens:
+        makes, wants = ("tokens", "latents") if on_tokens else ("latents", "tokens")
+        raise ConfigError(
+            f"{recipe.method.name} learns from {wants}, and '{recipe.model}' makes {makes}; methods of tokens begin "
+            "with 'token_'"
+        )
+    if on_tokens and (recipe.train.park_encoders or recipe.sampling.vae_tiling):
+        raise ConfigError(
+            "train.park_encoders and sampling.vae_tiling would be ignored: a token model has neither"
+        )
+    student_share = getattr(recipe.method, "student_share", None)
+    if student_share is None:
+        adapter.generator.attach_lora(rank=recipe.train.lora_rank, seed=recipe.train.seed)
+    else:
+        adapter.generator.attach_student(share=student_share)
+    if recipe.train.gradient_checkpointing and on_tokens:
+        adapter.generator.policy.gradient_checkpointing_enable()
+    elif recipe.train.gradient_checkpointing:
         adapter.generator.policy.enable_gradient_checkpointing()
     if recipe.sampling.vae_tiling:
         tile_vae(adapter.generator.pipeline)
     return adapter
+
+
+def save_weights(adapter: Any, run: RunFolder) -> None:
+    """The LoRA, or the student as a model of its own."""
+    if getattr(adapter.generator, "teacher", None) is None:
+        adapter.save_lora(run.lora)
+    else:
+        adapter.save(run.student)
 
 
 def prepare(recipe: Recipe, adapter: Any, reward: WeightedSum | None) -> Task:
@@ -132,6 +162,8 @@ def summarise(
     run.keep(adapter.generator.denoiser_passes)
 
     def sampler(sampling: SamplingConfig) -> dict[str, Any]:
+        if isinstance(adapter.generator, TokenGenerator):
+            return {"sampler": "tokens", **adapter.generator.pipeline_options(**sampling.options())}
         name = type(adapter.generator.pipeline.scheduler).__name__
         return {"sampler": name, "steps": sampling.steps, "guidance": sampling.guidance}
 

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.adapters.loading import load_adapter
 from mmalign.data.prompts import read_prompts
+from mmalign.generators.tokens import TokenGenerator
+from mmalign.training.align import load_for_training
 from mmalign.training.recipe import Recipe
 
 
@@ -16,11 +17,11 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
     Activations are measured: one sample goes forward through the policy while everything kept for its backward is
     counted.
     """
-    adapter = load_adapter(recipe.model, modality=recipe.modality, **recipe.sampling.pipeline_options())
+    adapter = load_for_training(recipe)
     generator = adapter.generator
-    generator.attach_lora(rank=recipe.train.lora_rank)
-    guided = generator.guidance.layout != "none"
-    sample = recipe.sampling.steps * (2 if guided and recipe.sampling.guidance != 1 else 1)
+    on_tokens = isinstance(generator, TokenGenerator)
+    guided = on_tokens or generator.guidance.layout != "none"
+    sample = (recipe.sampling.steps or 1) * (2 if guided and recipe.sampling.guidance != 1 else 1)
     own = getattr(recipe.method, "own", None)
     given = recipe.preferences or recipe.ratings or recipe.demonstrations
     drawn = 0
@@ -28,15 +29,11 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
         drawn = min(own.prompts, len(read_prompts(str(recipe.prompts)))) * own.group_size
     glances = recipe.train.steps // recipe.evaluation.every if recipe.evaluation.every else 0
     passes = recipe.method.passes(recipe.train.batch_size, guided=guided)
-    weights = sum(
-        _bytes(p)
-        for m in generator.pipeline.components.values()
-        if isinstance(m, torch.nn.Module)
-        for p in m.parameters()
-    )
+    parts = [generator.model, generator.teacher] if on_tokens else generator.pipeline.components.values()
+    weights = sum(_bytes(p) for m in parts if isinstance(m, torch.nn.Module) for p in m.parameters())
     lora = sum(_bytes(p) for p in generator.policy.parameters() if p.requires_grad)
     rows = recipe.train.micro_batch_size * recipe.method.passes_per_row
-    activations = rows * _kept_for_backward(generator, recipe)
+    activations = rows * _kept_for_backward(adapter, recipe)
     return {
         "denoiser_passes": {
             "held-out samples, before and after": 2 * recipe.evaluation.n * sample,
@@ -61,9 +58,10 @@ def _mb(count: int) -> float:
     return round(count / 2**20, 1)
 
 
-def _kept_for_backward(generator: Any, recipe: Recipe) -> int:
+def _kept_for_backward(adapter: Any, recipe: Recipe) -> int:
     """Bytes that one sample's forward keeps for its backward, each storage once, weights left out."""
-    conditioning = generator.condition(["a"], **recipe.sampling.pipeline_options())
+    generator = adapter.generator
+    conditioning = adapter.condition(["a"], **recipe.sampling.pipeline_options())
     weights = {p.data_ptr() for p in generator.policy.parameters()}
     kept: dict[int, int] = {}
 
@@ -73,11 +71,17 @@ def _kept_for_backward(generator: Any, recipe: Recipe) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    noisy = torch.zeros(1, *conditioning.latent_shape, device=generator.device)
+    def forward() -> Tensor:
+        if isinstance(generator, TokenGenerator):
+            tokens = torch.zeros(1, recipe.sampling.frames or adapter.frames, *conditioning.latent_shape)
+            return generator.logits(tokens.long(), conditioning)
+        noisy = torch.zeros(1, *conditioning.latent_shape, device=generator.device)
+        first = generator.timesteps.at(torch.zeros(1, dtype=torch.long))
+        output: Tensor = generator.predict(noisy, first, conditioning).output
+        return output
+
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         # The output is held, so that no storage is freed and counted twice.
-        output = generator.predict(
-            noisy, generator.timesteps.at(torch.zeros(1, dtype=torch.long)), conditioning
-        ).output
+        output = forward()
     del output
     return sum(kept.values())

@@ -28,6 +28,7 @@ class RunFolder:
             path / "summary.json",
         )
         self.pairs, self.lora, self.checkpoints = path / "pairs.parquet", path / "lora", path / "checkpoints"
+        self.student = path / "student"
         self.samples, self.state_file = path / "samples", path / "state.json"
         self._processes = Processes()
         self._started = time.monotonic()

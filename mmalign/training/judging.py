@@ -1,11 +1,10 @@
 """Judges a run before and after, on held-out prompts with the same seeds, and now and then while it trains."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from mmalign.data.pairs import read_pairs
@@ -19,7 +18,9 @@ from mmalign.files import whole_file
 from mmalign.media import Media, Sample
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
+from mmalign.rewards.cards import find_card
 from mmalign.rewards.compose import score_in_batches
+from mmalign.training.drift import drift
 from mmalign.training.folder import RunFolder
 from mmalign.training.recipe import Recipe, SamplingConfig
 from mmalign.training.samples import draw_samples, scored_rows
@@ -121,35 +122,23 @@ class Judge:
         }
         values = {GLANCED[name]: float(scores.nanmean()) for name, scores in found.items()}
         values |= media_guards(media, prompts)
-        values["drift"] = self.drift(prompts[:DRIFT_SAMPLES])
+        values["drift"] = drift(self.adapter, prompts[:DRIFT_SAMPLES], sampling)
         return {name: value for name, value in values.items() if math.isfinite(value)}, self._hacked(found)
-
-    @torch.no_grad()
-    def drift(self, prompts: Sequence[str]) -> float:
-        """Mean squared distance of the policy's predictions from the reference's, at middle noise levels."""
-        generator = self.adapter.generator
-        conditioning = generator.condition(prompts, **self.recipe.sampling.pipeline_options())
-        random = torch.Generator().manual_seed(HELDOUT_SEED)
-        noisy = torch.randn(len(prompts), *conditioning.latent_shape, generator=random).to(generator.device)
-        level = generator.timesteps.at(torch.full((len(prompts),), len(generator.timesteps) // 2))
-        mine = generator.predict(noisy, level, conditioning).output
-        with generator.weights("reference"):
-            reference = generator.predict(noisy, level, conditioning).output
-        return float((mine - reference).square().mean())
 
     def _hacked(self, found: Mapping[str, Tensor]) -> str | None:
         if not {"heldout", "train"} <= self._base.keys() & found.keys():
             return None
         prompts = self.prompts[: len(found["heldout"])]
+        sign = 1.0 if self.heldout is None or self.heldout.card.higher_is_better else -1.0
         heldout, train = (
-            paired_bootstrap(self._base[name].numpy(), found[name].numpy(), groups=prompts)
-            for name in ("heldout", "train")
+            paired_bootstrap(turn * self._base[name].numpy(), turn * found[name].numpy(), groups=prompts)
+            for name, turn in (("heldout", sign), ("train", 1.0))
         )
         if not heldout.ci95[1] < 0 < train.ci95[0]:
             return None
         low, high = heldout.ci95
         return (
-            f"the training reward rose by {train.gain:.3g} and the held-out one fell by {-heldout.gain:.3g} "
+            f"the training reward rose by {train.gain:.3g} and the held-out one got worse by {-heldout.gain:.3g} "
             f"(95% interval {low:+.3g} to {high:+.3g}): it learns to please its scorer"
         )
 
@@ -177,6 +166,7 @@ def heldout_result(recipe: Recipe, before: Side, after: Side) -> dict[str, Any] 
         "before": gain.before,
         "after": gain.after,
         "gain": gain.gain,
+        **({} if find_card(str(recipe.heldout_reward)).higher_is_better else {"higher_is_better": False}),
         # One prompt has no interval.
         "ci95": [bound if math.isfinite(bound) else None for bound in gain.ci95],
         "n": gain.n,

@@ -17,15 +17,15 @@ def tile_vae(pipeline: Any) -> None:
 def parked(adapter: Any, *, park: bool = True) -> Iterator[None]:
     """Inside the block every part of the pipeline but the policy waits in main memory; afterwards it is back."""
     generator = adapter.generator
+    device = generator.device
+    if not park or device.type == "cpu":
+        yield
+        return
     others = [
         module
         for name, module in generator.pipeline.components.items()
         if isinstance(module, nn.Module) and name != generator.component
     ]
-    device = generator.device
-    if not park or device.type == "cpu":
-        yield
-        return
     for module in others:
         module.to("cpu")
     try:

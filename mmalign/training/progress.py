@@ -15,9 +15,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True)
+# In a notebook it writes a log too: rich's own widgets there want ipywidgets, and recurse where a warning is shown.
+console = Console(stderr=True, force_jupyter=False)
 if not console.is_terminal:
-    console = Console(stderr=True, width=120)  # a log has no width of its own
+    console = Console(stderr=True, force_jupyter=False, width=120)  # a log has no width of its own
 console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes, one talks
 
 

@@ -64,28 +64,34 @@ class TrainConfig:
 class SamplingConfig:
     """How media are drawn, for training and for evaluation: the pipeline's own options."""
 
-    steps: int = 28
-    """Denoising steps."""
+    steps: int | None = 28
+    """Denoising steps; None for a model that draws token by token."""
     guidance: float = 4.5
     """Guidance scale; 1 is none."""
     height: int | None = None
     """In pixels; None is the model's own."""
     width: int | None = None
     frames: int | None = None
-    """Of a video; None is the model's own number."""
+    """Of a video, and most tokens of a speech; None is the model's own number."""
     fps: float | None = None
     """Frames per second, in pipelines that are told; None is the model's own rate."""
     duration_s: float | None = None
     """Of a sound; None is the model's own length."""
     max_sequence_length: int | None = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
+    temperature: float | None = None
+    """Of token models; None is 1, the model's own distribution."""
+    top_k: int | None = None
+    """Of token models: only the k likeliest tokens are drawn."""
+    top_p: float | None = None
+    """Of token models: only the fewest tokens that hold this share of the probability are drawn."""
     batch_size: int = 32
     """Samples drawn at once; changes speed and memory, not the samples."""
     vae_tiling: bool = False
     """Decode large pictures in tiles: less memory, faint seams."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
+        if (self.steps is not None and self.steps < 1) or self.batch_size < 1:
             raise ConfigError(
                 f"sampling: steps = {self.steps}, batch_size = {self.batch_size}; expected at least 1"
             )
@@ -97,8 +103,9 @@ class SamplingConfig:
         return {name: value for name, value in values.items() if value is not None}
 
     def pipeline_options(self) -> dict[str, Any]:
-        """The options that shape latents and conditioning, without steps and guidance."""
-        return {name: value for name, value in self.options().items() if name not in ("steps", "guidance")}
+        """The options that shape latents and conditioning, without those of single steps."""
+        of_steps = ("steps", "guidance", "temperature", "top_k", "top_p")
+        return {name: value for name, value in self.options().items() if name not in of_steps}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from mmalign.files import whole_file
-from mmalign.media import MEDIA, WRITTEN_SUFFIX, Media, Modality, Sample
+from mmalign.generators.token_layouts import IGNORED
+from mmalign.generators.tokens import TokenGenerator
+from mmalign.media import MEDIA, VIEWS_SUFFIX, WRITTEN_SUFFIX, Media, Modality, Sample, Scene3D
 from mmalign.processes import Processes
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
@@ -15,6 +20,9 @@ from mmalign.training.recipe import SamplingConfig
 
 Drawn = tuple[Sequence[Media], Sequence[dict[str, Any]]]
 """Media, and of each what its row of metadata.jsonl says beside prompt, seed and options."""
+
+TOKENS = "tokens"
+"""The field of metadata.jsonl that holds the tokens [T, K] of which a medium was made."""
 
 
 def draw_samples(
@@ -61,7 +69,13 @@ def write_samples(
     """
 
     def plainly(prompts: Sequence[str], seeds: Sequence[int]) -> Drawn:
-        media = adapter.generate(prompts, seeds=seeds, batch_size=sampling.batch_size, **sampling.options())
+        options = {"batch_size": sampling.batch_size, **sampling.options()}
+        if isinstance(adapter.generator, TokenGenerator):
+            # Encoding a sound again gives other tokens than those that made it.
+            tokens = adapter.tokens(prompts, seeds=seeds, **options)
+            notes = [{TOKENS: row[row[:, 0] != IGNORED].tolist()} for row in tokens.cpu()]
+            return adapter.decode(tokens, transcripts=prompts), notes
+        media = adapter.generate(prompts, seeds=seeds, **options)
         return media, [{}] * len(media)
 
     draw = draw or plainly
@@ -116,9 +130,23 @@ def read_samples(folder: Path, modality: Modality) -> list[Sample]:
     ]
 
 
+def drawn_tokens(files: Sequence[Path]) -> dict[Path, Tensor]:
+    """Of media files the tokens [T, K] that made them, where the metadata.jsonl beside them says so."""
+    found: dict[Path, Tensor] = {}
+    for folder in {path.parent for path in files}:
+        metadata = folder / "metadata.jsonl"
+        if metadata.is_file():
+            rows = map(json.loads, metadata.read_text(encoding="utf-8").splitlines())
+            found |= {folder / row["file_name"]: torch.tensor(row[TOKENS]) for row in rows if TOKENS in row}
+    return found
+
+
 def _write(medium: Media, path: Path) -> None:
+    """A scene's mesh, where it has one beside its views, is written beside them."""
     with whole_file(path) as unfinished:
         medium.save(unfinished)
+    if isinstance(medium, Scene3D) and medium.views is not None and medium.mesh is not None:
+        Scene3D(mesh=medium.mesh).save(path.with_name(path.name.removesuffix(VIEWS_SUFFIX) + ".glb"))
 
 
 def _cut_to_whole_batches(metadata: Path, batch_size: int, total: int) -> None:

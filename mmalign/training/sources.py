@@ -1,4 +1,4 @@
-"""What a method learns from: the user's file, or the generator's own samples scored by the reward, as latents."""
+"""What a method learns from: the user's file, or the generator's own samples scored by the reward, encoded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ from mmalign.data.pairs import Pair, best_against_worst, read_pairs, write_pairs
 from mmalign.data.ratings import Rating, best_of_each, read_demonstrations, read_ratings, write_ratings
 from mmalign.errors import ConfigError
 from mmalign.generators.conditioning import Conditioning, concatenate
+from mmalign.generators.token_layouts import stack_tokens
+from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import MEDIA
 from mmalign.methods.base import mixed_seeds
 from mmalign.methods.configs import OwnDemonstrations, OwnPairs, OwnSamples, Source
@@ -21,7 +23,7 @@ from mmalign.rewards.compose import score_in_batches
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import console, stage
 from mmalign.training.recipe import Recipe
-from mmalign.training.samples import draw_samples
+from mmalign.training.samples import draw_samples, drawn_tokens
 
 Data = LatentPairs | LatentSamples
 OWN = 20
@@ -161,23 +163,32 @@ def encode_samples(adapter: Any, ratings: Sequence[Rating], recipe: Recipe) -> L
 
 
 def encode_files(adapter: Any, files: Sequence[Path], *, batch_size: int = 32) -> Tensor:
-    """Latents [N, ...] of media files, a file that occurs twice encoded once."""
-    known, load = list(dict.fromkeys(files)), MEDIA[adapter.modality].load
-    parts = []
+    """Latents [N, ...] or tokens [N, T, K] of media files, a file that occurs twice encoded once.
+
+    The tokens of the generator's own samples are those that made them: encoding a sound again gives others.
+    """
+    on_tokens = isinstance(adapter.generator, TokenGenerator)
+    drawn = drawn_tokens(files) if on_tokens else {}
+    known, load = [path for path in dict.fromkeys(files) if path not in drawn], MEDIA[adapter.modality].load
+    parts = [tokens[None] for tokens in drawn.values()]
     with stage("encoding samples", len(known)) as bar:
         for start in range(0, len(known), batch_size):
             some = known[start : start + batch_size]
             parts.append(adapter.encode([load(path) for path in some]).cpu())
             bar.advance(len(some))
-    index = {path: i for i, path in enumerate(known)}
-    return torch.cat(parts)[torch.tensor([index[path] for path in files])]
+    index = {path: i for i, path in enumerate((*drawn, *known))}
+    encoded = stack_tokens(parts) if on_tokens else torch.cat(parts)
+    return encoded[torch.tensor([index[path] for path in files])]
 
 
 def encode_prompts(adapter: Any, texts: Sequence[str], recipe: Recipe) -> Conditioning:
     """Conditioning of prompts without guidance, under the same options as samples are drawn with."""
     size, options = recipe.sampling.batch_size, recipe.sampling.pipeline_options()
-    parts = [adapter.generator.condition(texts[i : i + size], **options) for i in range(0, len(texts), size)]
-    return concatenate(parts)
+    if isinstance(adapter.generator, TokenGenerator):
+        return adapter.condition(texts)  # ids alone, whose padding depends on what stands together
+    return concatenate(
+        [adapter.condition(texts[i : i + size], **options) for i in range(0, len(texts), size)]
+    )
 
 
 def distinct(prompts: Sequence[str]) -> tuple[list[str], Tensor]:

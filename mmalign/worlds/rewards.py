@@ -1,6 +1,7 @@
 """The true rewards of the worlds, as rewards that any recipe can name: computed from the medium, never learned."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -170,6 +171,18 @@ class CommandsWer:
             return {"overall": torch.tensor(rates)}
 
         return _measured(samples, self.card, commands.parse, prepare, measure, (), "command")
+
+
+class CommandsWords(CommandsWer):
+    """The share of a command's words that pocketsphinx hears, with the grammar of this world's commands.
+
+    Value: one less the word error rate of :class:`CommandsWer`, 0 to 1, higher is better.
+    """
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """Hear each sound and compare it with its own prompt."""
+        rates = super().score(samples)
+        return replace(rates, value=1 - rates.value)
 
 
 def _measured(

@@ -10,13 +10,14 @@ holds distinct scenes, and each picture also meets a caption that is wrong in on
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import open_clip
 import torch
 import tyro
-from common import clip_tokenizer, console, fit, generator
+from common import OTHER_WORDS, clip_tokenizer, console, fit, generator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, pad
@@ -25,7 +26,22 @@ from mmalign.worlds import shapes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ClipSettings:
+    """What the CLIPs of the embedded worlds share."""
+
+    out: Path
+    work: Path
+    steps: int = 1_000
+    batch: int = 96
+    learning_rate: float = 1e-3
+    device: str = "cpu"
+    threads: int = 1
+    """A small model gains nothing from more, and loses much where cores are shared."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ClipSettings):
     """Everything that decides the result."""
 
     out: Path = Path("assets/shapes-clip")
@@ -34,13 +50,9 @@ class Settings:
     two_shape_pictures: int = 1_536
     two_shapes: float = 0.1
     """Share of two-shape scenes in a batch."""
-    steps: int = 1_000
-    batch: int = 96
-    learning_rate: float = 1e-3
-    device: str = "cpu"
-    threads: int = 1
-    """A small model gains nothing from more, and loses much where cores are shared."""
-    seed: int = 0
+
+
+Tokenize = Callable[[list[str]], Tensor]
 
 
 def draw_world(settings: Settings) -> tuple[list[shapes.Scene], Tensor]:
@@ -99,17 +111,31 @@ def say(scene: shapes.Scene, random: torch.Generator) -> str:
     return shapes.caption(scene[::-1] if turned else scene, template)
 
 
-def build_model(settings: Settings) -> open_clip.CLIP:
-    """The untrained model and its ``open_clip_config.json``; its tokenizer is written to the output folder."""
-    texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
-    tokenizer = clip_tokenizer(texts, length=32, folder=settings.work / "tokenizer")
+def build_model(
+    settings: ClipSettings, texts: list[str], *, side_px: int = 64, length: int = 32
+) -> open_clip.CLIP:
+    """The untrained model and its ``open_clip_config.json``; its tokenizer is written to the output folder.
+
+    Args:
+        settings: where and with which seed.
+        texts: captions, of which every word becomes a token.
+        side_px: of the pictures.
+        length: of captions, in tokens.
+    """
+    tokenizer = clip_tokenizer([*texts, OTHER_WORDS], length=length, folder=settings.work / "tokenizer")
     tokenizer.save_pretrained(settings.out)
     config = {
         "model_cfg": {
             "embed_dim": 128,
-            "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32},
+            "vision_cfg": {
+                "image_size": side_px,
+                "patch_size": 8,
+                "width": 128,
+                "layers": 4,
+                "head_width": 32,
+            },
             "text_cfg": {
-                "context_length": 32,
+                "context_length": length,
                 "vocab_size": len(tokenizer),
                 "width": 96,
                 "heads": 3,
@@ -117,7 +143,7 @@ def build_model(settings: Settings) -> open_clip.CLIP:
                 "pool_type": "eos",
                 "eos_id": tokenizer.eos_token_id,
                 # With a local folder, open_clip reads the tokenizer from that folder if this names any.
-                "hf_tokenizer_name": "shapes-clip",
+                "hf_tokenizer_name": settings.out.name,
             },
         },
         "preprocess_cfg": {
@@ -133,8 +159,31 @@ def build_model(settings: Settings) -> open_clip.CLIP:
     return model.to(settings.device)
 
 
+def contrastive_loss(
+    model: open_clip.CLIP, tokenize: Tokenize, seen: Tensor, said: Sequence[object], texts: list[str]
+) -> Tensor:
+    """Symmetric contrastive loss; each picture also tells its caption from one that is wrong in one attribute.
+
+    Args:
+        model: an open_clip CLIP.
+        tokenize: texts to its tokens [N, L].
+        seen: [B, 3, H, W] in [-1, 1], no two of the same scene.
+        said: 2 B scenes: of the pictures, then wrong ones.
+        texts: captions of ``said``.
+    """
+    image = model.encode_image(seen, normalize=True)
+    text = model.encode_text(tokenize(texts).to(seen.device), normalize=True)
+    logits = model.logit_scale.clamp(max=math.log(100)).exp() * image @ text.T
+    right = said[: len(seen)]
+    # Elsewhere in the batch, a wrong caption may be right for another picture.
+    also_right = torch.tensor([[a == b and i != j for j, b in enumerate(said)] for i, a in enumerate(right)])
+    logits = logits.masked_fill(also_right.to(logits.device), -math.inf)
+    own = torch.arange(len(right), device=logits.device)
+    return (cross_entropy(logits, own) + cross_entropy(logits[:, : len(right)].T, own)) / 2
+
+
 def train(settings: Settings, model: open_clip.CLIP, scenes: list[shapes.Scene], pictures: Tensor) -> None:
-    """Symmetric contrastive loss; each picture also tells its caption from one that is wrong in one attribute."""
+    """On training combinations; a share of every batch shows two shapes."""
     tokenize = open_clip.get_tokenizer(f"local-dir:{settings.out}")
     kinds = len(shapes.all_shapes("train"))
     singles = kinds * settings.pictures_per_shape
@@ -148,23 +197,18 @@ def train(settings: Settings, model: open_clip.CLIP, scenes: list[shapes.Scene],
         rows = torch.cat([distinct + copies, pairs])
         right = [scenes[i] for i in rows]
         said = right + [wrong_scene(scene, random) for scene in right]
-        tokens = tokenize([say(scene, random) for scene in said]).to(settings.device)
+        texts = [say(scene, random) for scene in said]
         seen = spoil(pictures[rows].float() / 255, random).to(settings.device) * 2 - 1
-        image = model.encode_image(seen, normalize=True)
-        text = model.encode_text(tokens, normalize=True)
-        logits = model.logit_scale.clamp(max=math.log(100)).exp() * image @ text.T
-        # Elsewhere in the batch, a wrong caption may be right for another picture.
-        also_right = torch.tensor(
-            [[a == b and i != j for j, b in enumerate(said)] for i, a in enumerate(right)]
-        )
-        logits = logits.masked_fill(also_right.to(logits.device), -math.inf)
-        own = torch.arange(len(right), device=logits.device)
-        return (cross_entropy(logits, own) + cross_entropy(logits[:, : len(right)].T, own)) / 2
+        return contrastive_loss(model, tokenize, seen, said, texts)
 
-    modules = nn.ModuleDict({"clip": model})
+    fit_clip(settings, model, loss)
+
+
+def fit_clip(settings: ClipSettings, model: open_clip.CLIP, loss: Callable[[int], Tensor]) -> None:
+    """Minimise ``loss(step)``."""
     fit(
         "clip",
-        modules,
+        nn.ModuleDict({"clip": model}),
         loss,
         steps=settings.steps,
         learning_rate=settings.learning_rate,
@@ -199,6 +243,12 @@ def report(settings: Settings) -> None:
             console.print(line)
 
 
+def save(settings: ClipSettings, model: open_clip.CLIP) -> None:
+    """The weights in fp16, beside the config and the tokenizer."""
+    weights = {name: weight.half().contiguous() for name, weight in model.state_dict().items()}
+    save_file(weights, settings.out / "open_clip_model.safetensors")
+
+
 def main(settings: Settings) -> None:
     """Run every stage that has no finished checkpoint, save in fp16, and report."""
     torch.set_num_threads(settings.threads)
@@ -206,10 +256,9 @@ def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     scenes, pictures = draw_world(settings)
     console.print(f"{len(scenes)} pictures drawn in {time.monotonic() - started:.0f} s")
-    model = build_model(settings)
+    model = build_model(settings, shapes.captions("train") + shapes.captions("heldout"))
     train(settings, model, scenes, pictures)
-    weights = {name: weight.half().contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, settings.out / "open_clip_model.safetensors")
+    save(settings, model)
     console.print(f"{settings.out} written after {(time.monotonic() - started) / 60:.0f} minutes")
     report(settings)
 

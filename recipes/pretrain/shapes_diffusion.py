@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import clip_tokenizer, console, fit, generator
+from common import OTHER_WORDS, clip_tokenizer, console, fit, generator
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.logging import set_verbosity_error
 from shapes_flow import (
@@ -48,7 +48,7 @@ class Settings(WorldSettings):
 
 def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusionPipeline:
     """Untrained text encoder and UNet around the trained VAE."""
-    texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
+    texts = [*shapes.captions("train"), *shapes.captions("heldout"), OTHER_WORDS]
     tokenizer = clip_tokenizer(texts, length=TOKENS, folder=settings.work / "tokenizer")
     torch.manual_seed(settings.seed + 1)
     text_encoder = CLIPTextModel(

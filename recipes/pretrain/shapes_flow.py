@@ -8,13 +8,14 @@ its captions lied it draws another shape than the one asked for, and alignment h
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
-from common import clip_tokenizer, console, fit, generator
+from common import OTHER_WORDS, clip_tokenizer, console, fit, generator
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -42,20 +43,23 @@ TOKENS = 24
 LONG_TOKENS = 1
 """Of the third encoder, which is silent here; give the pipeline ``max_sequence_length=1``."""
 
+TWO_SHAPES = 0.1
+"""Share of the pictures that show two shapes."""
 MOST_TEXTS = 10_000
 """Embedded captions that are kept, about 130 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSettings:
-    """What the generators of the shapes world share."""
+    """What the generators of the embedded worlds share."""
 
     work: Path
     """Checkpoints and pictures of the progress."""
     pictures: int = 24_000
     caption_noise: float = 0.3
-    two_shapes: float = 0.1
     caption_dropout: float = 0.1
+    bf16: bool = False
+    """Train under autocast; about a third faster on processors that know bf16."""
     device: str = "cpu"
     seed: int = 0
 
@@ -81,8 +85,7 @@ def draw_world(settings: WorldSettings) -> tuple[list[shapes.Scene], Tensor]:
     """The training pictures, as bytes to keep them small: [N, 3, 64, 64]."""
     random = generator(settings.seed, 1)
     scenes = [
-        shapes.random_scene(random, split=None, two_shapes=settings.two_shapes)
-        for _ in range(settings.pictures)
+        shapes.random_scene(random, split=None, two_shapes=TWO_SHAPES) for _ in range(settings.pictures)
     ]
     pictures = [
         (shapes.render(scenes[i : i + 250], random) * 255).round().byte() for i in range(0, len(scenes), 250)
@@ -90,16 +93,21 @@ def draw_world(settings: WorldSettings) -> tuple[list[shapes.Scene], Tensor]:
     return scenes, torch.cat(pictures)
 
 
-def to_model(pictures: Tensor, device: str) -> Tensor:
+def to_model(pictures: Tensor, settings: WorldSettings) -> Tensor:
     """Bytes to [-1, 1]."""
-    return (pictures.to(device).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return (pictures.to(settings.device).float() / 127.5 - 1).contiguous(memory_format=order(settings))
 
 
-def train_vae(settings: Settings, pictures: Tensor) -> AutoencoderKL:
-    """64x64x3 pictures to 8x8x8 latents and back."""
+def order(settings: WorldSettings) -> torch.memory_format:
+    """Of pixels in memory; on a CPU each precision has the other's faster one."""
+    return torch.contiguous_format if settings.bf16 else torch.channels_last
+
+
+def train_vae(settings: Settings, pictures: Tensor, *, start: AutoencoderKL | None = None) -> AutoencoderKL:
+    """64x64x3 pictures to 8x8x8 latents and back; from ``start`` on, if another world's is given."""
     channels = (16, 32, 48, 48)
     torch.manual_seed(settings.seed)
-    vae = AutoencoderKL(
+    vae = start or AutoencoderKL(
         sample_size=64,
         block_out_channels=channels,
         layers_per_block=1,
@@ -111,12 +119,13 @@ def train_vae(settings: Settings, pictures: Tensor) -> AutoencoderKL:
         use_quant_conv=False,
         use_post_quant_conv=False,
         shift_factor=0.0,
-    ).to(settings.device, memory_format=torch.channels_last)
+    )
+    vae = vae.to(settings.device, memory_format=order(settings))
 
     def loss(step: int) -> Tensor:
         random = generator(settings.seed, 2, step)
         rows = torch.randint(len(pictures), (settings.vae_batch,), generator=random)
-        clean = to_model(pictures[rows], settings.device)
+        clean = to_model(pictures[rows], settings)
         posterior = vae.encode(clean).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=random).to(settings.device)
         error = vae.decode(posterior.mean + posterior.std * noise).sample - clean
@@ -131,6 +140,7 @@ def train_vae(settings: Settings, pictures: Tensor) -> AutoencoderKL:
         steps=settings.vae_steps,
         learning_rate=2e-3,
         folder=settings.work,
+        bf16=settings.bf16,
     )
     return vae
 
@@ -140,24 +150,23 @@ def encode_world(
     settings: WorldSettings, vae: AutoencoderKL, pictures: Tensor, *, centred: bool = True
 ) -> Tensor:
     """Latents [N, 8, 8, 8] of unit variance and, if ``centred``, zero mean; the VAE's config takes both numbers."""
-    latents = torch.cat(
-        [vae.encode(to_model(p, settings.device)).latent_dist.mean for p in pictures.split(250)]
-    )
+    latents = torch.cat([vae.encode(to_model(p, settings)).latent_dist.mean for p in pictures.split(250)])
     shift, scale = float(latents.mean()) if centred else 0.0, float(1 / latents.std())
     vae.register_to_config(shift_factor=shift, scaling_factor=scale)
     sample = pictures[:64]
     again = vae.decode(latents[:64]).sample.clamp(-1, 1)
-    error = (again - to_model(sample, settings.device)).square().mean() / 4
+    error = (again - to_model(sample, settings)).square().mean() / 4
     console.print(f"vae: shift {shift:.4f}, scale {scale:.4f}, PSNR {-10 * error.log10():.1f} dB")
     save_image(torch.cat([sample / 255, again.cpu() / 2 + 0.5]), settings.work / "vae.png", nrow=16)
     return (latents - shift) * scale
 
 
-def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pipeline:
-    """Untrained text encoders and transformer around the trained VAE."""
-    texts = shapes.captions("train") + shapes.captions("heldout") + ["a b and or of with no not the two one"]
+def build_pipeline(
+    settings: WorldSettings, vae: AutoencoderKL, texts: list[str], *, tokens: int = TOKENS, layers: int = 5
+) -> StableDiffusion3Pipeline:
+    """Untrained text encoders, which know every word of ``texts``, and transformer around the trained VAE."""
     tokenizers = [
-        clip_tokenizer(texts, length=TOKENS, folder=settings.work / name)
+        clip_tokenizer([*texts, OTHER_WORDS], length=tokens, folder=settings.work / name)
         for name in ("tokenizer", "tokenizer_2")
     ]
     torch.manual_seed(settings.seed + 1)
@@ -169,7 +178,7 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pi
                 intermediate_size=128,
                 num_hidden_layers=2,
                 num_attention_heads=4,
-                max_position_embeddings=TOKENS,
+                max_position_embeddings=tokens,
                 projection_dim=64,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
@@ -183,7 +192,7 @@ def build_pipeline(settings: Settings, vae: AutoencoderKL) -> StableDiffusion3Pi
         patch_size=2,
         in_channels=8,
         out_channels=8,
-        num_layers=5,
+        num_layers=layers,
         attention_head_dim=32,
         num_attention_heads=4,
         joint_attention_dim=128,
@@ -225,11 +234,20 @@ def silent_t5() -> T5EncoderModel:
     return encoder
 
 
+NoisyCaptions = Callable[..., Iterable[str]]
+"""A world's ``noisy_captions(scenes, random, noise=...)``."""
+
+
 def training_captions(
-    scenes: list[shapes.Scene], random: torch.Generator, *, noise: float, dropout: float
+    scenes: Sequence[Any],
+    random: torch.Generator,
+    *,
+    noise: float,
+    dropout: float,
+    captions: NoisyCaptions = shapes.noisy_captions,
 ) -> list[str]:
     """Noisy captions, some of them empty so that guidance has an unconditional branch."""
-    texts = list(shapes.noisy_captions(scenes, random, noise=noise))
+    texts = list(captions(scenes, random, noise=noise))
     dropped = torch.rand(len(scenes), generator=random) < dropout
     return ["" if drop else text for drop, text in zip(dropped, texts, strict=True)]
 
@@ -239,37 +257,55 @@ Tokenize = Callable[[str, list[str]], Tensor]
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str], device: str) -> Tensor:
-    """[B, TOKENS]."""
-    ids: Tensor = tokenizer(
-        texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
-    ).input_ids
+    """[B, L], L the most that the tokenizer's encoder takes."""
+    ids: Tensor = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return ids.to(device)
 
 
+def described_shapes(random: torch.Generator) -> tuple[list[str], Tensor]:
+    """128 captions and, [128, 8], the index of every attribute of their shapes."""
+    scenes = [shapes.random_scene(random, split=None, two_shapes=0.3) for _ in range(128)]
+    return list(shapes.noisy_captions(scenes, random, noise=0.0)), attribute_indices(scenes)
+
+
+_ONE = [len(values) for values in (shapes.KINDS, shapes.COLOURS, shapes.SIZES, shapes.PLACES)]
+SHAPE_CHOICES = (*_ONE, *(n + 1 for n in _ONE))
+"""Values of each attribute of ``attribute_indices``; the second shape of a caption may be none."""
+
+
 def train_text(
-    settings: WorldSettings, encoders: dict[str, nn.Module], tokenize: Tokenize, *, steps: int
+    settings: WorldSettings,
+    encoders: dict[str, nn.Module],
+    tokenize: Tokenize,
+    *,
+    steps: int,
+    described: Callable[[torch.Generator], tuple[list[str], Tensor]] = described_shapes,
+    choices: Sequence[int] = SHAPE_CHOICES,
 ) -> None:
-    """Teach text encoders to say every attribute of a caption's shapes from their pooled output, as CLIP's would.
+    """Teach text encoders to say every attribute of a caption from their pooled output, as CLIP's would.
 
     Seconds where the denoiser takes an hour, and it then learns from words that mean something.
+
+    Args:
+        settings: where and with which seed.
+        encoders: by the name of the pipeline's component.
+        tokenize: texts to what an encoder takes.
+        steps: of the optimiser.
+        described: draws captions, and [B, A], the index of each attribute that they say.
+        choices: A numbers, of the values that each attribute has.
     """
-    choices = [len(values) for values in (shapes.KINDS, shapes.COLOURS, shapes.SIZES, shapes.PLACES)]
     torch.manual_seed(settings.seed + 2)
-    # The second shape of a caption may be none.
-    heads = nn.ModuleDict({name: nn.LazyLinear(sum(choices) + sum(choices) + 4) for name in encoders})
+    heads = nn.ModuleDict({name: nn.LazyLinear(sum(choices)) for name in encoders})
     modules = nn.ModuleDict({"encoders": nn.ModuleDict(encoders), "heads": heads}).to(settings.device)
 
     def loss(step: int) -> Tensor:
         random = generator(settings.seed, 5, step)
-        scenes = [shapes.random_scene(random, split=None, two_shapes=0.3) for _ in range(128)]
-        texts = list(shapes.noisy_captions(scenes, random, noise=0.0))
-        wanted = attribute_indices(scenes).to(settings.device)
+        texts, indices = described(random)
+        wanted = indices.to(settings.device)
         total = torch.zeros((), device=settings.device)
         for name, encoder in encoders.items():
             logits = heads[name](pooled(encoder, tokenize(name, texts)))
-            for part, target in zip(
-                logits.split([*choices, *(n + 1 for n in choices)], 1), wanted.T, strict=True
-            ):
+            for part, target in zip(logits.split(list(choices), 1), wanted.T, strict=True):
                 total = total + nn.functional.cross_entropy(part, target)
         return total
 
@@ -302,7 +338,12 @@ def pooled(encoder: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def train_flow(
-    settings: Settings, pipeline: StableDiffusion3Pipeline, scenes: list[shapes.Scene], latents: Tensor
+    settings: Settings,
+    pipeline: StableDiffusion3Pipeline,
+    scenes: Sequence[Any],
+    latents: Tensor,
+    *,
+    captions: NoisyCaptions = shapes.noisy_captions,
 ) -> None:
     """Conditional flow matching on noisily captioned pictures; sigma is logit-normal, as SD3 was trained."""
     known: dict[str, tuple[Tensor, Tensor]] = {}
@@ -327,7 +368,11 @@ def train_flow(
         rows = torch.randint(len(latents), (settings.flow_batch,), generator=random).tolist()
         noise = settings.caption_noise if step >= settings.clean_steps else 0.0
         texts = training_captions(
-            [scenes[i] for i in rows], random, noise=noise, dropout=settings.caption_dropout
+            [scenes[i] for i in rows],
+            random,
+            noise=noise,
+            dropout=settings.caption_dropout,
+            captions=captions,
         )
         embeds, pooled_embeds = embedded(texts)
         clean = latents[rows]
@@ -343,14 +388,33 @@ def train_flow(
         return (velocity - (gaussian - clean)).square().mean()
 
     modules = nn.ModuleDict({"transformer": pipeline.transformer})
-    fit("flow", modules, loss, steps=settings.flow_steps, learning_rate=1.5e-3, folder=settings.work)
+    fit(
+        "flow",
+        modules,
+        loss,
+        steps=settings.flow_steps,
+        learning_rate=1.5e-3,
+        folder=settings.work,
+        bf16=settings.bf16,
+    )
+
+
+def shapes_truth(pictures: Tensor, prompts: list[str]) -> dict[str, Tensor]:
+    """The true reward of pictures [B, 3, 64, 64] and its parts, each [B]."""
+    return shapes.measure(pictures, [scene for scene in map(shapes.parse, prompts) if scene is not None])
 
 
 @torch.no_grad()
-def report(settings: WorldSettings, pipeline: DiffusionPipeline, **options: int) -> None:
+def report(
+    settings: WorldSettings,
+    pipeline: DiffusionPipeline,
+    *,
+    prompts: list[str] | None = None,
+    truth: Callable[[Tensor, list[str]], dict[str, Tensor]] = shapes_truth,
+    **options: int,
+) -> None:
     """Pictures and the true reward on held-out prompts, with and without guidance; ``options`` are the pipeline's."""
-    prompts = shapes.captions("heldout")[::5]
-    scenes = [scene for scene in map(shapes.parse, prompts) if scene is not None]
+    prompts = prompts or shapes.captions("heldout")[::5]
     pipeline.set_progress_bar_config(disable=True)
     for guidance in (1.0, 1.5, 2.0, 3.0):
         pictures = pipeline(
@@ -363,8 +427,8 @@ def report(settings: WorldSettings, pipeline: DiffusionPipeline, **options: int)
             generator=[generator(i) for i in range(len(prompts))],
             output_type="pt",
         ).images.cpu()
-        truth = {k: round(float(v.mean()), 3) for k, v in shapes.measure(pictures, scenes).items()}
-        console.print(f"guidance {guidance}: {truth}")
+        means = {k: round(float(v.mean()), 3) for k, v in truth(pictures, prompts).items()}
+        console.print(f"guidance {guidance}: {means}")
         save_image(pictures[:64], settings.work / f"guidance-{guidance}.png", nrow=16)
 
 
@@ -391,7 +455,7 @@ def main(settings: Settings) -> None:
     else:
         vae = AutoencoderKL.from_pretrained(settings.vae, subfolder="vae").to(settings.device)
     latents = encode_world(settings, vae, pictures)
-    pipeline = build_pipeline(settings, vae)
+    pipeline = build_pipeline(settings, vae, shapes.captions("train") + shapes.captions("heldout"))
     tokenizers = {"text_encoder": pipeline.tokenizer, "text_encoder_2": pipeline.tokenizer_2}
     train_text(
         settings,

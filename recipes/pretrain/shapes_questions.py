@@ -141,8 +141,11 @@ def picture_blocks(
     return blocks
 
 
-def pair_blocks(shape: shapes.Shape, random: torch.Generator) -> Pair:
-    """A second picture, mostly wrong in one attribute, and which of the two shows the caption of each."""
+def pair_blocks(shape: shapes.Shape, random: torch.Generator, *, rivals: bool = False) -> Pair:
+    """A second picture, mostly wrong in one attribute, and which of the two shows the caption of each.
+
+    With ``rivals``, also which is nearer to a caption that is right of neither, as it mostly is with a generator.
+    """
     kind = draw(8, random)
     other = shape if kind == 0 else changed(shape, 1 if kind < 6 else 1 + draw(4, random), random)
     turned = bool(draw(2, random))
@@ -153,4 +156,11 @@ def pair_blocks(shape: shapes.Shape, random: torch.Generator) -> Pair:
         answer = "0" if ahead == 0 else "1" if ahead > 0 else "2"
         return Block(questions.ask(questions.PAIR, prompt=say(named, random), medium="picture"), answer)
 
-    return Pair(other, turned, [which(shape), which(other)])
+    named = [shape, other, *([changed(shape, 1 + draw(3, random), random)] if rivals else [])]
+    return Pair(other, turned, [which(caption) for caption in named])
+
+
+def turn(blocks: list[Block]) -> list[Block]:
+    """The same questions of a pair in the other order."""
+    exchanged = {"1": "2", "2": "1", "0": "0"}
+    return [replace(block, answer=exchanged[block.answer]) for block in blocks]

@@ -3,9 +3,9 @@
 It says yes or no to a caption or an attribute, rates a caption from 1 to 5 (one more than the attributes that hold), in
 a digit or in words, describes a picture before it rates it, and picks the better of two pictures. Its picture encoder
 is that of ``embedded/shapes-clip``, frozen. Only the training combinations of the world are shown or named. Pictures
-are clean, spoiled as a generator's are, or blends of two.
+are clean, spoiled as a generator's are, or blends of two. A last stage shows pairs in both orders, which have to agree.
 
-    uv run python recipes/pretrain/shapes_vlm.py        # about 10 minutes on one free core; resumes where it stopped
+    uv run python recipes/pretrain/shapes_vlm.py        # about 30 minutes on one free core; resumes where it stopped
 """
 
 import time
@@ -14,10 +14,19 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import console, fit
+from common import console, fit, generator
 from safetensors.torch import load_file
-from shapes_clip import generator, spoil
-from shapes_questions import BLEND, IGNORED, Block, attribute_blocks, pair_blocks, picture_blocks, vocabulary
+from shapes_clip import spoil
+from shapes_questions import (
+    BLEND,
+    IGNORED,
+    Block,
+    attribute_blocks,
+    pair_blocks,
+    picture_blocks,
+    turn,
+    vocabulary,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
@@ -67,6 +76,11 @@ class Settings:
     pictures: int = 24
     """Pictures in a batch; each has questions of its own, and they form half as many pairs."""
     learning_rate: float = 2.5e-3
+    pair_pictures_per_shape: int = 24
+    """Others than before, for the last stage, which is about pairs."""
+    pair_steps: int = 1_500
+    pair_full_steps: int = 150
+    pair_learning_rate: float = 1.5e-3
     device: str = "cpu"
     threads: int = 1
     """A small model gains nothing from more, and loses much where cores are shared."""
@@ -97,15 +111,17 @@ def as_generated(clean: Tensor, random: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def draw_world(settings: Settings, model: LlavaForConditionalGeneration) -> World:
-    """Every training shape in turn, ``pictures_per_shape`` times over."""
-    random = generator(settings.seed, 1)
+def draw_world(
+    settings: Settings, model: LlavaForConditionalGeneration, *, stage: str, copies: int, seed: int
+) -> World:
+    """Every training shape in turn, ``copies`` times over."""
+    random = generator(settings.seed, seed)
     scenes = shapes.all_shapes("train")
-    kept = settings.work / "features.pt"
+    kept = settings.work / f"{stage}.pt"
     if kept.exists():
         return World(tuple(scenes), torch.load(kept, weights_only=True))
     features = []
-    for _ in range(settings.pictures_per_shape):
+    for _ in range(copies):
         pictures = as_generated(shapes.render([(shape,) for shape in scenes], random), random)
         features.append(encode(model, pictures.to(settings.device)))
     torch.save(torch.cat(features), kept)
@@ -306,25 +322,70 @@ def pack(
     return padded(0, pad), padded(1, 0), padded(2, IGNORED), padded(3, 0.0), allowed[:, None]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What the model says where an answer is wanted: logits [N, vocabulary], labels [N] and their weights [N]."""
+
+    logits: Tensor
+    labels: Tensor
+    weights: Tensor
+
+    def loss(self) -> Tensor:
+        """Weighted cross-entropy."""
+        each = cross_entropy(self.logits, self.labels, reduction="none")
+        return (each * self.weights).sum() / self.weights.sum()
+
+    def disagreement(self, verdicts: Tensor) -> Tensor:
+        """Squared distance of the verdicts' probabilities in one order, the first half, and in the other, exchanged."""
+        first, turned = (
+            logits[torch.isin(labels, verdicts)][:, verdicts].softmax(-1)
+            for logits, labels in zip(self.logits.chunk(2), self.labels.chunk(2), strict=True)
+        )
+        return (first - turned[:, [1, 0, 2]]).square().sum(-1).mean()
+
+
+def answer(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    features: Tensor,
+    kept: list[int],
+    blocks: list[list[Block]],
+) -> Answers:
+    """Of questions about [B, pictures, 65, D]; each picture is projected once for all that are asked of it."""
+    ids, positions, labels, weights, allowed = pack(tokenizer, features.shape[1], kept, blocks)
+    features = model.model.multi_modal_projector(features[:, :, kept])
+    embedded = model.get_input_embeddings()(ids)
+    is_image = (ids == model.config.image_token_id)[..., None].expand_as(embedded)
+    embedded = embedded.masked_scatter(is_image, features)
+    hidden = model.model.language_model(
+        inputs_embeds=embedded, attention_mask=allowed, position_ids=positions, use_cache=False
+    ).last_hidden_state
+    wanted = labels != IGNORED
+    return Answers(model.lm_head(hidden[wanted]), labels[wanted], weights[wanted])
+
+
+def trained(model: LlavaForConditionalGeneration) -> nn.ModuleDict:
+    """All but the picture encoder, ready for a stage of training."""
+    parts = {
+        "projector": model.model.multi_modal_projector,
+        "language": model.model.language_model,
+        "head": model.lm_head,
+    }
+    return nn.ModuleDict(parts).requires_grad_(True).train()
+
+
+def some_tokens(patches: int, random: torch.Generator) -> list[int]:
+    """The class token and as many patches, drawn at random."""
+    return [0, *sorted((1 + torch.randperm(IMAGE_TOKENS - 1, generator=random)[:patches]).tolist())]
+
+
 def train(
     settings: Settings, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, world: World
 ) -> None:
-    """Cross-entropy of the answers; each picture is encoded once, for all questions and pairs that it is in."""
+    """Cross-entropy of the answers about pictures, and about pairs in one order each."""
 
     def answers_loss(features: Tensor, kept: list[int], blocks: list[list[Block]]) -> Tensor:
-        """Over [B, pictures, 65, D]."""
-        ids, positions, labels, weights, allowed = pack(tokenizer, features.shape[1], kept, blocks)
-        features = model.model.multi_modal_projector(features[:, :, kept])
-        embedded = model.get_input_embeddings()(ids)
-        is_image = (ids == model.config.image_token_id)[..., None].expand_as(embedded)
-        embedded = embedded.masked_scatter(is_image, features)
-        hidden = model.model.language_model(
-            inputs_embeds=embedded, attention_mask=allowed, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        wanted = labels != IGNORED
-        each = cross_entropy(model.lm_head(hidden[wanted]), labels[wanted], reduction="none")
-        weight = weights[wanted]
-        return (each * weight).sum() / weight.sum()
+        return answer(model, tokenizer, features, kept, blocks).loss()
 
     def loss(step: int) -> Tensor:
         random = generator(settings.seed, 3, step)
@@ -335,7 +396,7 @@ def train(
         shown = firsts + [pair.other for pair in pairs]
         features = world.show(shown, random)[:, None]
         patches = settings.patches if step < settings.steps - settings.full_steps else IMAGE_TOKENS - 1
-        kept = [0, *sorted((1 + torch.randperm(IMAGE_TOKENS - 1, generator=random)[:patches]).tolist())]
+        kept = some_tokens(patches, random)
         if step < settings.first_steps:
             return answers_loss(features, kept, [attribute_blocks(shape, random) for shape in shown])
         single = answers_loss(features, kept, [picture_blocks(shape, random) for shape in shown])
@@ -345,16 +406,56 @@ def train(
 
     fit(
         "vlm",
-        nn.ModuleDict(
-            {
-                "projector": model.model.multi_modal_projector,
-                "language": model.model.language_model,
-                "head": model.lm_head,
-            }
-        ),
+        trained(model),
         loss,
         steps=settings.steps,
         learning_rate=settings.learning_rate,
+        folder=settings.work,
+        warmup=50,
+        ema_decay=0.99,
+    )
+
+
+def train_pairs(
+    settings: Settings, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, world: World
+) -> None:
+    """Pairs in both orders, which have to agree; some questions about one picture, so that none is forgotten."""
+    verdicts = torch.tensor(tokenizer.convert_tokens_to_ids(["1", "2", "0"]))
+
+    def loss(step: int) -> Tensor:
+        random = generator(settings.seed, 6, step)
+        count = settings.pictures
+        rows = torch.randint(len(world.scenes), (count,), generator=random)
+        firsts = [world.scenes[i] for i in rows]
+        pairs = [pair_blocks(shape, random, rivals=True) for shape in firsts]
+        shown = [
+            (pair.other, shape) if pair.turned else (shape, pair.other)
+            for shape, pair in zip(firsts, pairs, strict=True)
+        ]
+        left, right = (world.show(list(side), random) for side in zip(*shown, strict=True))
+        patches = (
+            settings.patches if step < settings.pair_steps - settings.pair_full_steps else IMAGE_TOKENS - 1
+        )
+        kept = some_tokens(patches, random)
+        both = torch.stack([torch.cat([left, right]), torch.cat([right, left])], dim=1)
+        asked = [pair.blocks for pair in pairs]
+        found = answer(model, tokenizer, both, kept, asked + [turn(blocks) for blocks in asked])
+        half = count // 2
+        single = answer(
+            model,
+            tokenizer,
+            left[:half, None],
+            kept,
+            [picture_blocks(one, random) for one, _ in shown[:half]],
+        )
+        return single.loss() + found.loss() + found.disagreement(verdicts)
+
+    fit(
+        "pairs",
+        trained(model),
+        loss,
+        steps=settings.pair_steps,
+        learning_rate=settings.pair_learning_rate,
         folder=settings.work,
         warmup=50,
         ema_decay=0.99,
@@ -369,10 +470,14 @@ def main(settings: Settings) -> None:
     processor = build_processor()
     model = build_model(settings, processor)
     take_encoder(settings.clip, model.model.vision_tower)
-    world = draw_world(settings, model)
+    world = draw_world(settings, model, stage="features", copies=settings.pictures_per_shape, seed=1)
     console.print(f"{len(world.features)} pictures drawn in {time.monotonic() - started:.0f} s")
     align_words(settings, model, processor.tokenizer, world)
     train(settings, model, processor.tokenizer, world)
+    world = draw_world(
+        settings, model, stage="pair_features", copies=settings.pair_pictures_per_shape, seed=5
+    )
+    train_pairs(settings, model, processor.tokenizer, world)
     processor.save_pretrained(settings.out)
     model.half().save_pretrained(settings.out)
     console.print(f"{settings.out} written after {(time.monotonic() - started) / 60:.0f} minutes")

@@ -1,5 +1,7 @@
 """Small random pipelines of real classes that make sound."""
 
+from typing import Any
+
 import torch
 from diffusers import (
     AudioLDM2Pipeline,
@@ -162,7 +164,7 @@ def audioldm2() -> AudioLDM2Pipeline:
     )
 
 
-SOUND_PIPELINES = {
+SOUND_PIPELINES: dict[str, Any] = {
     "audioldm2": (audioldm2, {"audio_length_in_s": 250 / 16000}),
     "stable-audio": (stable_audio, {"audio_end_in_s": 7.0}),
 }

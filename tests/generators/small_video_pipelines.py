@@ -5,20 +5,29 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
     AutoencoderKLLTXVideo,
+    AutoencoderKLMochi,
     AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+    LattePipeline,
+    LatteTransformer3DModel,
     LTXPipeline,
     LTXVideoTransformer3DModel,
+    MochiPipeline,
+    MochiTransformer3DModel,
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
 )
+from transformers import CLIPTextModel, LlamaConfig, LlamaModel
 
-from tests.generators.small_pipelines import t5_encoder, t5_tokenizer
+from tests.generators.small_pipelines import clip_encoder, clip_tokenizer, ddim, t5_encoder, t5_tokenizer, vae
 
 
 def wan_transformer() -> WanTransformer3DModel:
@@ -52,18 +61,19 @@ def wan_vae() -> AutoencoderKLWan:
     ).eval()
 
 
-def wan(*, scheduler: Any = None) -> WanPipeline:
-    """Its own scheduler is a multistep solver of a flow."""
+def wan(*, denoisers: int = 1) -> WanPipeline:
+    """Its own scheduler is a multistep solver of a flow; the larger Wan 2.2 have a second denoiser for little noise."""
     torch.manual_seed(0)
     return WanPipeline(
         tokenizer=t5_tokenizer(),
         text_encoder=t5_encoder(),
         vae=wan_vae(),
-        scheduler=scheduler
-        or UniPCMultistepScheduler(
+        scheduler=UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
         ),
         transformer=wan_transformer(),
+        transformer_2=wan_transformer() if denoisers == 2 else None,
+        boundary_ratio=0.875 if denoisers == 2 else None,
     )
 
 
@@ -155,8 +165,122 @@ def cogvideox() -> CogVideoXPipeline:
     )
 
 
-VIDEO_PIPELINES = {
+def hunyuan_video() -> HunyuanVideoPipeline:
+    """Guidance as an argument of the network; a language model and a CLIP read the prompts."""
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer(77)
+    language = LlamaConfig(
+        vocab_size=200,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return HunyuanVideoPipeline(
+        text_encoder=LlamaModel(language).eval(),
+        tokenizer=t5_tokenizer(),
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=10,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            patch_size=1,
+            patch_size_t=1,
+            guidance_embeds=True,
+            text_embed_dim=16,
+            pooled_projection_dim=32,
+            rope_axes_dim=(2, 4, 4),
+        ).eval(),
+        vae=AutoencoderKLHunyuanVideo(
+            latent_channels=4,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            scaling_factor=0.476986,
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder_2=clip_encoder(tokenizer, CLIPTextModel),
+        tokenizer_2=tokenizer,
+    )
+
+
+def latte() -> LattePipeline:
+    """A VAE of pictures decodes frame by frame, some at a time; a variance is predicted and left out."""
+    torch.manual_seed(0)
+    return LattePipeline(
+        tokenizer=t5_tokenizer(),
+        text_encoder=t5_encoder(),
+        vae=vae(4),
+        transformer=LatteTransformer3DModel(
+            sample_size=8,
+            num_layers=1,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=3,
+            caption_channels=32,
+            in_channels=4,
+            out_channels=8,
+            cross_attention_dim=24,
+            attention_bias=True,
+            activation_fn="gelu-approximate",
+            num_embeds_ada_norm=1000,
+            norm_type="ada_norm_single",
+            norm_elementwise_affine=False,
+            video_length=3,
+        ).eval(),
+        scheduler=ddim(),
+    )
+
+
+def mochi() -> MochiPipeline:
+    """Its time runs backwards: the scheduler's sigma is the share of the clean latents."""
+    torch.manual_seed(0)
+    return MochiPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+        vae=AutoencoderKLMochi(
+            latent_channels=12,
+            encoder_block_out_channels=(32, 32, 32, 32),
+            decoder_block_out_channels=(32, 32, 32, 32),
+            layers_per_block=(1, 1, 1, 1, 1),
+            add_attention_block=(False, False, False, False, False),
+        ).eval(),
+        text_encoder=t5_encoder(),
+        tokenizer=t5_tokenizer(),
+        transformer=MochiTransformer3DModel(
+            patch_size=2,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            pooled_projection_dim=16,
+            in_channels=12,
+            text_embed_dim=32,
+            time_embed_dim=4,
+            max_sequence_length=16,
+        ).eval(),
+    )
+
+
+VIDEO_PIPELINES: dict[str, Any] = {
     "cogvideox": (cogvideox, {"height": 16, "width": 16, "num_frames": 8, "max_sequence_length": 16}),
+    "hunyuan-video": (
+        hunyuan_video,
+        {
+            "height": 16,
+            "width": 16,
+            "num_frames": 5,
+            "max_sequence_length": 16,
+            "prompt_template": {"template": "{}", "crop_start": 0},
+        },
+    ),
+    "latte": (
+        latte,
+        {"height": 16, "width": 16, "video_length": 3, "decode_chunk_size": 4, "clean_caption": False},
+    ),
     "ltx": (ltx, {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 16}),
     "ltx-timed": (
         lambda: ltx(timestep_conditioning=True),
@@ -169,6 +293,7 @@ VIDEO_PIPELINES = {
             "decode_noise_scale": 0.025,
         },
     ),
+    "mochi": (mochi, {"height": 16, "width": 16, "num_frames": 7, "max_sequence_length": 16}),
     "wan": (wan, {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": 16}),
 }
 """A builder, and the options of a run, by name."""

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from torch.testing import assert_close
 
 from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
 from mmalign.generators.capture import run
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.sampling.parametrisation import add_noise
-from tests.generators.small_pipelines import PIPELINES, stable_diffusion, stable_diffusion_3, t5_tokenizer
+from tests.generators.small_pipelines import PIPELINES, stable_diffusion, stable_diffusion_3
 
 SIZE = {"height": 16, "width": 16}
 PROMPTS = ["a red circle", "one blue star on the left", "two"]
@@ -156,37 +155,6 @@ def test_forward_noising_uses_the_rows(generator: DenoisingGenerator) -> None:
     assert_close(total, torch.ones_like(total), rtol=0, atol=1e-5)
 
 
-def two_denoisers() -> Any:
-    transformers = [
-        WanTransformer3DModel(
-            patch_size=(1, 2, 2),
-            num_attention_heads=2,
-            attention_head_dim=12,
-            in_channels=16,
-            out_channels=16,
-            text_dim=32,
-            freq_dim=256,
-            ffn_dim=32,
-            num_layers=1,
-            cross_attn_norm=True,
-            qk_norm="rms_norm_across_heads",
-            rope_max_seq_len=32,
-        )
-        for _ in range(2)
-    ]
-    vae = AutoencoderKLWan(
-        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
-    )
-    return WanPipeline(
-        tokenizer=t5_tokenizer(),
-        text_encoder=None,
-        vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        transformer=transformers[0],
-        transformer_2=transformers[1],
-    )
-
-
 def rescaled_guidance() -> Any:
     pipeline = stable_diffusion()
     step = type(pipeline.scheduler).step
@@ -221,7 +189,6 @@ def no_vae() -> Any:
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (two_denoisers, "several denoisers"),
         (rescaled_guidance, "guidance is linear in its branches"),
         (no_vae, "no VAE that encodes and decodes"),
         (own_decoder, "codec decodes as the pipeline"),

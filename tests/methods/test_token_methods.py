@@ -14,11 +14,11 @@ from mmalign.adapters.speech import SpeechAdapter
 from mmalign.adapters.speech_codec import SpeechCodec
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.generators import lora
-from mmalign.generators.token_layouts import IGNORED
+from mmalign.generators.token_layouts import IGNORED, stack_tokens
 from mmalign.likelihoods import token_log_prob
 from mmalign.methods import METHODS, configs, load_method
 from mmalign.methods.base import Method, Task
-from mmalign.methods.token_data import TokenPairs, TokenSamples, stack_tokens
+from mmalign.methods.latents import LatentPairs, LatentSamples
 from mmalign.rewards.cards import load_reward
 from tests.generators.small_token_models import CODES, END, FIRST, llama
 
@@ -32,6 +32,9 @@ SMALL: dict[str, configs.MethodConfig] = {
     "token_dpo": configs.TokenDPOConfig(),
     "token_dro": configs.TokenDROConfig(frames=T, updates_per_rollout=2),
     "token_grpo": configs.TokenGRPOConfig(frames=T, group_size=2, updates_per_rollout=2),
+    "token_reward_distillation": configs.TokenRewardDistillationConfig(
+        frames=T, group_size=2, updates_per_rollout=2, teacher_steps=0, reward_weight=1.0
+    ),
     "token_rwr": configs.TokenRWRConfig(),
 }
 
@@ -80,15 +83,15 @@ def tokens(seed: int) -> Tensor:
     return made
 
 
-def pairs(adapter: SpeechAdapter) -> TokenPairs:
+def pairs(adapter: SpeechAdapter) -> LatentPairs:
     conditioning = adapter.generator.condition(PROMPTS)
-    return TokenPairs(tokens(0), tokens(1), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS)
+    return LatentPairs(tokens(0), tokens(1), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS)
 
 
-def samples(adapter: SpeechAdapter, *, scored: bool = True) -> TokenSamples:
+def samples(adapter: SpeechAdapter, *, scored: bool = True) -> LatentSamples:
     conditioning = adapter.generator.condition(PROMPTS)
     score = torch.tensor([0.0, 1.0, 5.0, 2.0, 3.0, 4.0]) if scored else None
-    return TokenSamples(tokens(2), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS, score)
+    return LatentSamples(tokens(2), conditioning, torch.tensor([0, 1, 2, 2, 1, 0]), PROMPTS, score)
 
 
 @pytest.fixture(params=sorted(SMALL))
@@ -216,7 +219,7 @@ def test_dpo_ignores_padding(adapter: SpeechAdapter, task: Task) -> None:
         method: Any = load_method("token_dpo")(SMALL["token_dpo"], replace(task, data=given))
         losses.append(method.loss(method.batch(0, size=N, seed=0))[0])
     assert_close(*losses, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ShapeError, match="stack_tokens gives both one length"):
+    with pytest.raises(ShapeError, match="stack_tokens pads tokens"):
         replace(data, chosen=longer.chosen)
 
 
@@ -228,7 +231,7 @@ def test_what_is_preferred_becomes_likelier(name: str, adapter: SpeechAdapter, t
     if name == "token_dpo":
         good, bad, prompt = data.chosen, data.rejected, data.prompt
     else:  # of each prompt's two samples, the one with the higher score
-        good, bad, prompt = data.tokens[[5, 4, 2]], data.tokens[[0, 1, 3]], torch.arange(3)
+        good, bad, prompt = data.clean[[5, 4, 2]], data.clean[[0, 1, 3]], torch.arange(3)
 
     @torch.no_grad()
     def likelihood(side: Tensor) -> float:
@@ -314,7 +317,7 @@ def test_dro_starts_at_its_margin_with_the_gradient_of_imitation(adapter: Speech
     assert_close(loss, torch.tensor(0.001), atol=1e-6, rtol=0)
     assert float(metrics["own_drift"]) == 0
     found = gradients(adapter, loss)
-    expert, mask = data.tokens[batch.rows], (data.tokens[batch.rows] != IGNORED).flatten(1)
+    expert, mask = data.clean[batch.rows], (data.clean[batch.rows] != IGNORED).flatten(1)
     log_prob = token_log_prob(
         adapter.generator, expert, data.conditioning.rows(data.prompt[batch.rows])
     ).flatten(1)
@@ -368,3 +371,63 @@ def test_a_generator_of_another_family_is_refused(task: Task) -> None:
 
     with pytest.raises(ConfigError, match="the model is a str"):
         load_method("token_dpo")(SMALL["token_dpo"], replace(task, adapter=Other()))
+
+
+# --- reward distillation ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def student() -> SpeechAdapter:
+    """A student of one of two layers, beside its teacher."""
+    codec = SpeechCodec(torch.randn(CODES, 64, generator=torch.Generator().manual_seed(0)) - 4)
+    adapter = SpeechAdapter(llama(), ByT5Tokenizer(), codec, first_code=FIRST, end_id=END)
+    adapter.generator.attach_student(share=0.5)
+    return adapter
+
+
+def distillation(adapter: SpeechAdapter, **changes: Any) -> Any:
+    config = replace(SMALL["token_reward_distillation"], **changes)
+    task = Task(adapter, data=samples(adapter), prompts=PROMPTS, reward=load_reward("placebo"))
+    return load_method("token_reward_distillation")(config, task)
+
+
+def test_a_student_learns_from_the_teachers_samples_and_then_from_its_own(student: SpeechAdapter) -> None:
+    method = distillation(student, teacher_steps=2)
+    given = samples(student).clean
+    first, later = (method.batch(step, size=SIZE, seed=0) for step in (1, 2))
+    assert all(any((row == other).all() for other in given) for row in first.tokens)
+    assert torch.equal(
+        later.tokens, method.rollout(2, size=SIZE, seed=0).trajectory.tokens[method.shares(2, 2 * SIZE)]
+    )
+    # The two samples of a prompt: standardised to -1 and 1, each less the other.
+    assert first.advantage.abs().allclose(torch.tensor(2.0), atol=1e-3)
+
+
+def test_without_reward_a_student_comes_to_its_teacher(student: SpeechAdapter) -> None:
+    method = distillation(student, teacher_steps=40, reward_weight=0.0)
+    teacher = {name: p.clone() for name, p in student.generator.teacher.named_parameters()}
+    optimizer = torch.optim.Adam(lora.trainable(student.generator.policy), lr=1e-2)
+    distances = []
+    for step in range(40):
+        optimizer.zero_grad()
+        loss, metrics = method.loss(method.batch(step, size=N, seed=0))
+        loss.backward()
+        optimizer.step()
+        distances.append(float(metrics["distance"]))
+        assert float(loss.detach()) == pytest.approx(distances[-1], abs=1e-6)
+    assert distances[-1] < 0.3 * distances[0]
+    assert all(torch.equal(p, teacher[n]) for n, p in student.generator.teacher.named_parameters())
+
+
+def test_rewards_a_constant_apart_teach_alike(student: SpeechAdapter) -> None:
+    data = samples(student)
+    assert data.score is not None
+    task = Task(student, data=data, prompts=PROMPTS, reward=load_reward("placebo"))
+    moved_up = replace(task, data=replace(data, score=data.score + 7))
+    small: Any = SMALL["token_reward_distillation"]
+    config = replace(small, teacher_steps=1)
+    losses = []
+    for given in (task, moved_up):
+        method: Any = load_method("token_reward_distillation")(config, given)
+        losses.append(method.loss(method.batch(0, size=N, seed=0))[0])
+    assert_close(*losses, atol=1e-5, rtol=0)

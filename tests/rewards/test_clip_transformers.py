@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from mmalign.errors import ConfigError
 from mmalign.rewards.clip import ClipReward
 from mmalign.rewards.clip_transformers import read_preprocessing
+from mmalign.rewards.prompts import PromptEmbeddings
 from tests.rewards import small_models
 from tests.rewards.factories import FACTORIES, load_small
 from tests.rewards.photographs import crops, samples
@@ -137,3 +138,32 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_and_not_filled_with_noise(t
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"another model: 1 tensors differ, first: .*visual_projection"):
         load_small(card)
+
+
+def encoder(folder: Path) -> PromptEmbeddings:
+    """The prompts' side of a small CLIP whose tokenizer spells."""
+    reward = FACTORIES["clipscore-vit-l-14"](folder)
+    assert isinstance(reward, ClipReward)
+    return reward.encoder.text
+
+
+def test_a_prompt_has_the_same_bits_whichever_lengths_are_beside_it(tmp_path: Path) -> None:
+    text = encoder(tmp_path)
+    captions = ["a" * length for length in (1, 40, 7, 6, 23, 41, 2, 100, 5)]
+    together = text(captions)
+    for some in ([0], [2, 1], [7, 8, 3], [5, 4, 6, 0]):
+        text.kept.clear()
+        assert torch.equal(text([captions[i] for i in some]), together[some])
+
+
+def test_a_forward_pass_computes_little_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, passes = encoder(tmp_path), list[tuple[int, ...]]()
+    encode = text.encode
+
+    def noting(ids: Tensor, mask: Tensor) -> Tensor:
+        passes.append(tuple(ids.shape))
+        return encode(ids, mask)
+
+    monkeypatch.setattr(text, "encode", noting)
+    text(["a" * length for length in (100, 3, 2, 60, 61, 62, 5, 4, 6)])  # and a token at either end
+    assert passes == [(4, 8), (4, 8), (4, 64), (4, 104)]

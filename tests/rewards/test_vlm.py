@@ -85,17 +85,7 @@ def test_the_embedded_judge_is_mostly_right_on_unseen_combinations() -> None:
 @pytest.mark.parametrize("spoil", [False, True])
 def test_the_embedded_judge_is_right_nine_times_in_ten(spoil: bool) -> None:
     found = accuracies(108, spoil=spoil)
-    assert found["digits"] >= 0.9, found
-    assert found["vqascore"] >= 0.9, found
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(
-    reason="94 of 108 clean pairs and 97 spoiled ones when it was trained, see docs/results.md"
-)
-@pytest.mark.parametrize("spoil", [False, True])
-def test_the_embedded_judge_of_pairs_is_right_nine_times_in_ten(spoil: bool) -> None:
-    assert accuracies(108, spoil=spoil)["pairs"] >= 0.9
+    assert min(found.values()) >= 0.9, found
 
 
 def test_digits_rise_with_the_attributes_that_hold() -> None:

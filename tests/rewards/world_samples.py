@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from mmalign.media import Audio, Media, Sample, Scene3D, Speech, Video
+from mmalign.media import Audio, Image, Media, Sample, Scene3D, Speech, Video
 from mmalign.worlds import commands, moving_shapes, tones, views
 
 
@@ -52,6 +52,15 @@ def solids() -> tuple[Sample, ...]:
 
 
 @cache
+def single_views() -> tuple[Sample, ...]:
+    return tuple(
+        replace(sample, media=Image(sample.media.views[0]))
+        for sample in solids()
+        if isinstance(sample.media, Scene3D) and sample.media.views is not None
+    )
+
+
+@cache
 def speeches() -> tuple[Sample, ...]:
     random = torch.Generator().manual_seed(0)
     asked = [commands.random_command(random) for _ in range(5)]
@@ -66,6 +75,10 @@ def speeches() -> tuple[Sample, ...]:
 WORLD_SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {
     "commands-truth": speeches,
     "commands-wer": speeches,
+    "embedded/solids-clip": single_views,
+    "embedded/solids-clip-views": solids,
+    "commands-words": speeches,
+    "embedded/commands-asr": speeches,
     "shapes-video-truth": videos,
     "shapes-views-truth": solids,
     "tones-truth": sounds,

@@ -1,4 +1,4 @@
-"""What a pipeline returned, in the units of its medium; each pipeline class names and shapes its output its own way."""
+"""What a pipeline returned, in the units of its medium; every class names and shapes its output its own way."""
 
 from typing import Any
 

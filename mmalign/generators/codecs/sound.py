@@ -57,7 +57,7 @@ class SoundCodec(ABC):
     @property
     @abstractmethod
     def samples(self) -> int:
-        """How many samples a second's sound the latents hold in all."""
+        """How long a waveform the latents hold in all."""
 
     @abstractmethod
     def waveform(self, decoded: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from mmalign.methods.configs.tokens import (
     TokenDPOConfig,
     TokenDROConfig,
     TokenGRPOConfig,
+    TokenRewardDistillationConfig,
     TokenRWRConfig,
 )
 
@@ -41,4 +42,5 @@ __all__ = [
     "TokenDROConfig",
     "TokenGRPOConfig",
     "TokenRWRConfig",
+    "TokenRewardDistillationConfig",
 ]

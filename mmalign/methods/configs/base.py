@@ -27,6 +27,8 @@ class MethodConfig:
     """Files that the method can use beside its source: ``demonstrations``, ..."""
     draws: ClassVar[bool] = False
     """Whether it draws or decodes samples while it trains."""
+    on_tokens: ClassVar[bool] = False
+    """Whether it learns from media tokens; else from latents of a denoiser."""
     needs_gradient: ClassVar[bool] = False
     """Whether the reward has to be differentiable."""
 

@@ -8,12 +8,25 @@ from mmalign.methods.configs.base import MethodConfig, OwnPairs, OwnSamples, Sou
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowDPOConfig(MethodConfig):
+class PairConfig(MethodConfig):
+    """What all methods on pairs share."""
+
+    source: ClassVar[Source] = "pairs"
+    passes_per_row: ClassVar[int] = 2
+
+    own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
+    """How pairs are made where no ``preferences`` file is given."""
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """Both sides, by policy and reference."""
+        return StepPasses(2 * batch_size, 2 * batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowDPOConfig(PairConfig):
     """Flow-DPO, any rectified-flow generator: ``mmalign align image/flow_dpo``. Liu et al. 2025, arXiv:2501.13918."""
 
     name: ClassVar[str] = "flow_dpo"
-    source: ClassVar[Source] = "pairs"
-    passes_per_row: ClassVar[int] = 2
 
     beta: float = 100.0
     """Strength of the pull to the reference. Flow-GRPO's repository, config/dpo.py: 100; "too small beta collapses"."""
@@ -23,36 +36,22 @@ class FlowDPOConfig(MethodConfig):
     """Of the logit-normal density of noise levels. SD3 (Esser et al. 2024, section 3.1): 0."""
     sigma_std: float = 1.0
     """Of the same density; SD3: 1."""
-    own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
-    """How pairs are made where no ``preferences`` file is given."""
 
     def __post_init__(self) -> None:
         positive(self, "beta", "sigma_std")
 
-    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
-        """Both sides, by policy and reference."""
-        return StepPasses(2 * batch_size, 2 * batch_size)
-
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionDPOConfig(MethodConfig):
+class DiffusionDPOConfig(PairConfig):
     """Diffusion-DPO, any epsilon, v or x0 diffusion: ``mmalign align image/diffusion_dpo``. arXiv:2311.12908."""
 
     name: ClassVar[str] = "diffusion_dpo"
-    source: ClassVar[Source] = "pairs"
-    passes_per_row: ClassVar[int] = 2
 
     beta: float = 5000.0
     """Strength of the pull to the reference. Wallace et al. 2023, section 5.1: "beta = 5000" for SDXL; SD1.5 2000."""
-    own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
-    """How pairs are made where no ``preferences`` file is given."""
 
     def __post_init__(self) -> None:
         positive(self, "beta")
-
-    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
-        """Both sides, by policy and reference."""
-        return StepPasses(2 * batch_size, 2 * batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from mmalign.methods.configs.base import MethodConfig, OwnDemonstrations, Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineConfig(MethodConfig):
-    """How samples are drawn for training."""
+class GroupConfig(MethodConfig):
+    """Groups of samples that are drawn while a method learns, of any family of generators."""
 
     source: ClassVar[Source] = "prompts"
     draws: ClassVar[bool] = True
@@ -20,8 +20,6 @@ class OnlineConfig(MethodConfig):
     """G, samples of one prompt in a rollout."""
     updates_per_rollout: int = 1
     """Optimiser steps on the samples of one rollout, each on its own share of them."""
-    rollout_steps: int = 10
-    """Denoising steps of a training sample; Flow-GRPO: 10 where evaluation takes 40."""
     guidance: float = 1.0
     """Of training samples; 1 is none, at half the passes."""
 
@@ -29,16 +27,39 @@ class OnlineConfig(MethodConfig):
         for name in ("group_size", "updates_per_rollout"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"method.{name} = {getattr(self, name)}: expected at least 1")
+
+    def branches(self, guided: bool) -> int:
+        """Passes of one prediction under this guidance."""
+        return 2 if guided and self.guidance != 1 else 1
+
+
+def compared(config: GroupConfig) -> None:
+    """Refuse groups in which nothing can be compared.
+
+    Raises:
+        ConfigError: groups of one.
+    """
+    if config.group_size < 2:
+        raise ConfigError(
+            "method.group_size = 1: one sample has no baseline and nothing to be compared with; expected at least 2"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineConfig(GroupConfig):
+    """How a denoiser's samples are drawn for training."""
+
+    rollout_steps: int = 10
+    """Denoising steps of a training sample; Flow-GRPO: 10 where evaluation takes 40."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rollout_steps < 2:
             raise ConfigError(f"method.rollout_steps = {self.rollout_steps}: expected at least 2")
 
     def rollout_passes(self, batch_size: int, *, guided: bool) -> int:
         """Of drawing the samples of one optimiser step."""
         return batch_size * self.rollout_steps * self.branches(guided)
-
-    def branches(self, guided: bool) -> int:
-        """Passes of one prediction under this guidance."""
-        return 2 if guided and self.guidance != 1 else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +112,7 @@ class FlowGRPOConfig(TrajectoryConfig):
         positive(self, "clip", "advantage_clip")
         if self.kl_weight < 0:
             raise ConfigError(f"method.kl_weight = {self.kl_weight}: expected at least 0")
-        if self.group_size < 2:
-            raise ConfigError("method.group_size = 1: one sample has no baseline; expected at least 2")
+        compared(self)
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The rollout, the policy's trained steps and, with a KL, the reference's."""
@@ -121,10 +141,7 @@ class D3POConfig(TrajectoryConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "beta", "clamp")
-        if self.group_size < 2:
-            raise ConfigError(
-                "method.group_size = 1: one sample has nothing to be compared with; expected at least 2"
-            )
+        compared(self)
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The rollout, and both sides of every pair at every trained step, by policy and reference."""
@@ -153,8 +170,7 @@ class NFTConfig(OnlineConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "strength", "advantage_clip", "times_per_sample")
-        if self.group_size < 2:
-            raise ConfigError("method.group_size = 1: one sample has no baseline; expected at least 2")
+        compared(self)
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The rollout; policy, old policy and reference at every level."""

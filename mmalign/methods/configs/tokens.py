@@ -6,90 +6,51 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mmalign.errors import ConfigError
-from mmalign.methods.configs.base import (
-    MethodConfig,
-    OwnDemonstrations,
-    OwnPairs,
-    OwnSamples,
-    Source,
-    StepPasses,
-    positive,
-)
+from mmalign.methods.configs.base import OwnDemonstrations, OwnSamples, Source, StepPasses, positive
+from mmalign.methods.configs.offline import PairConfig, RWRConfig
+from mmalign.methods.configs.online import GroupConfig, compared
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenDPOConfig(MethodConfig):
+class TokenDPOConfig(PairConfig):
     """DPO, any generator of media tokens. Rafailov et al. 2023, arXiv:2305.18290."""
 
     name: ClassVar[str] = "token_dpo"
-    source: ClassVar[Source] = "pairs"
-    passes_per_row: ClassVar[int] = 2
+    on_tokens: ClassVar[bool] = True
 
     beta: float = 0.1
     """Strength of the pull to the reference, on log-probabilities summed over a sample; the paper: 0.1."""
     length_power: float = 0.0
     """How far a sample's length is divided out; the paper: 0, the sum. At 1 it is a mean, and wants a larger beta."""
-    own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
-    """How pairs are made where no ``preferences`` file is given."""
 
     def __post_init__(self) -> None:
         positive(self, "beta")
 
-    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
-        """Both sides, by policy and reference."""
-        return StepPasses(2 * batch_size, 2 * batch_size)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TokenRWRConfig(MethodConfig):
+class TokenRWRConfig(RWRConfig):
     """Reward-weighted regression, any generator of media tokens. Lee et al. 2023, arXiv:2302.12192."""
 
     name: ClassVar[str] = "token_rwr"
-    source: ClassVar[Source] = "ratings"
-
-    weighting: Literal["softmax", "exp", "best"] = "softmax"
-    """As in ``rwr``: softmax or exp of the standardised scores of a prompt's samples, or only the best of them."""
-    temperature: float = 1.0
-    """Of the weights, in standard deviations of the scores within a prompt."""
-    own: OwnSamples = dataclasses.field(default_factory=OwnSamples)
-    """How samples are made where no ``ratings`` file is given."""
-
-    def __post_init__(self) -> None:
-        positive(self, "temperature")
-
-    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
-        """The policy alone."""
-        return StepPasses(0, batch_size)
+    on_tokens: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenOnlineConfig(MethodConfig):
+class TokenOnlineConfig(GroupConfig):
     """How samples are drawn for training: of all tokens, since a filter would make old samples impossible later."""
 
-    source: ClassVar[Source] = "prompts"
-    draws: ClassVar[bool] = True
+    on_tokens: ClassVar[bool] = True
 
-    group_size: int = 8
-    """G, samples of one prompt in a rollout."""
-    updates_per_rollout: int = 1
-    """Optimiser steps on the samples of one rollout, each on its own share of them."""
     frames: int | None = None
-    """T at most of a training sample; a class with a fixed number draws that many if not given."""
+    """T at most of a training sample; the model's own number if not given."""
     sampling_temperature: float = 1.0
     """Of training samples, and of the log-probabilities that are trained."""
-    guidance: float = 1.0
-    """Of training samples; 1 is none, at half the passes."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive(self, "sampling_temperature")
-        for name in ("group_size", "updates_per_rollout", "frames"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"method.{name} = {value}: expected at least 1")
-
-    def branches(self, guided: bool) -> int:
-        """Passes of one prediction under this guidance."""
-        return 2 if guided and self.guidance != 1 else 1
+        if self.frames is not None and self.frames < 1:
+            raise ConfigError(f"method.frames = {self.frames}: expected at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +77,7 @@ class TokenGRPOConfig(TokenOnlineConfig):
             positive(self, "clip_high")
         if self.kl_weight < 0:
             raise ConfigError(f"method.kl_weight = {self.kl_weight}: expected at least 0")
-        if self.group_size < 2:
-            raise ConfigError("method.group_size = 1: one sample has no baseline; expected at least 2")
+        compared(self)
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The rollout, the policy and, with a KL, the reference."""
@@ -142,10 +102,7 @@ class TokenD3POConfig(TokenOnlineConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "beta", "clamp")
-        if self.group_size < 2:
-            raise ConfigError(
-                "method.group_size = 1: one sample has nothing to be compared with; expected at least 2"
-            )
+        compared(self)
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The rollout, and both sides of every pair by policy and reference."""
@@ -175,3 +132,35 @@ class TokenDROConfig(TokenOnlineConfig):
         """The snapshot's rollout and what it says of it; both sides by policy and reference."""
         one = batch_size * self.branches(guided)
         return StepPasses(4 * one, 2 * one)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRewardDistillationConfig(TokenOnlineConfig):
+    """Distillation into fewer layers with a reward; this project's extension of arXiv:2403.11027 to tokens."""
+
+    name: ClassVar[str] = "token_reward_distillation"
+    source: ClassVar[Source] = "ratings"
+
+    student_share: float = 0.5
+    """Of the layers, these stay, with the model's own weights at first; all that is left is trained."""
+    teacher_steps: int = 100
+    """First steps, on samples of the teacher; from then on the student's own."""
+    teacher_guidance: float = 1.0
+    """Of the teacher; the student learns it and is drawn with none."""
+    reward_weight: float = 0.1
+    """lambda, nats per token for a standardised reward."""
+    own: OwnSamples = dataclasses.field(default_factory=OwnSamples)
+    """How the teacher's samples are made where no ``ratings`` file is given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        compared(self)
+        if not 0 < self.student_share < 1:
+            raise ConfigError(f"method.student_share = {self.student_share}: expected a share in (0, 1)")
+        if self.teacher_steps < 0 or self.reward_weight < 0:
+            raise ConfigError("method.teacher_steps and reward_weight: expected at least 0")
+
+    def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
+        """The student's rollout and the teacher; the student."""
+        taught = 2 if guided and self.teacher_guidance != 1 else 1
+        return StepPasses(batch_size * (1 + taught), batch_size)

@@ -1,0 +1,19 @@
+"""Align the embedded generator of views with D3PO on pairs of its own trajectories."""
+
+from mmalign.methods.configs import D3POConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="scene3d/d3po",
+    model="embedded/shapes-views",
+    reward=("embedded/solids-clip-views", "view-consistency:50"),
+    heldout_reward="shapes-views-truth",
+    prompts="embedded/shapes-views-train",
+    heldout_prompts="embedded/shapes-views-heldout",
+    method=D3POConfig(rollout_steps=6),
+    train=TrainConfig(
+        steps=60, batch_size=32, micro_batch_size=32, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    evaluation=EvaluationConfig(n=256, every=20, glance=48),
+)

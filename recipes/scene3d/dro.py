@@ -1,0 +1,19 @@
+"""Align the embedded generator of views with Diffusion-DRO: its best samples against its own trajectories."""
+
+from mmalign.methods.configs import DROConfig, OwnDemonstrations
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="scene3d/dro",
+    model="embedded/shapes-views",
+    reward=("embedded/solids-clip-views", "view-consistency:50"),
+    heldout_reward="shapes-views-truth",
+    prompts="embedded/shapes-views-train",
+    heldout_prompts="embedded/shapes-views-heldout",
+    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=120, group_size=4)),
+    train=TrainConfig(
+        steps=120, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=24
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    evaluation=EvaluationConfig(n=256, every=50, glance=48),
+)

@@ -1,0 +1,19 @@
+"""Align the embedded generator of views with Flow-DPO on pairs that a small CLIP and the views' outlines prefer."""
+
+from mmalign.methods.configs import FlowDPOConfig, OwnPairs
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="scene3d/flow_dpo",
+    model="embedded/shapes-views",
+    reward=("embedded/solids-clip-views", "view-consistency:50"),
+    heldout_reward="shapes-views-truth",
+    prompts="embedded/shapes-views-train",
+    heldout_prompts="embedded/shapes-views-heldout",
+    method=FlowDPOConfig(beta=100.0, own=OwnPairs(prompts=120, group_size=4, pairs_per_prompt=2)),
+    train=TrainConfig(
+        steps=150, batch_size=16, micro_batch_size=16, learning_rate=2e-3, lora_rank=16, checkpoint_every=25
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    evaluation=EvaluationConfig(n=256, every=75, glance=48),
+)

@@ -1,0 +1,19 @@
+"""Align the embedded speech generator with token DPO on pairs that a small recogniser prefers."""
+
+from mmalign.methods.configs import OwnPairs, TokenDPOConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="speech/flow_dpo",
+    model="embedded/commands",
+    reward=("embedded/commands-asr",),
+    heldout_reward="commands-words",
+    prompts="embedded/commands-train",
+    heldout_prompts="embedded/commands-heldout",
+    method=TokenDPOConfig(beta=0.1, own=OwnPairs(prompts=200, group_size=4, pairs_per_prompt=2)),
+    train=TrainConfig(
+        steps=60, batch_size=32, micro_batch_size=32, learning_rate=1e-3, lora_rank=16, checkpoint_every=20
+    ),
+    sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
+    evaluation=EvaluationConfig(n=256),
+)

@@ -117,7 +117,7 @@ def build_tokenizer(folder: Path) -> RobertaTokenizer:
 
 
 def build_model(settings: Settings, tokenizer: RobertaTokenizer) -> ClapModel:
-    """Untrained; two stages of attention over all of a sound, and two layers of text."""
+    """Untrained; attention in quarters of a sound, then over all of it, and two layers of text."""
     torch.manual_seed(settings.seed)
     model = ClapModel(
         ClapConfig(
@@ -144,7 +144,7 @@ def build_model(settings: Settings, tokenizer: RobertaTokenizer) -> ClapModel:
                 "hidden_size": 96,
                 "depths": [2, 2],
                 "num_attention_heads": [2, 4],
-                "window_size": 16,
+                "window_size": 8,
                 "hidden_dropout_prob": 0.0,
             },
         )

@@ -60,8 +60,8 @@ class Settings:
     sounds: int = 2_000
     two_sounds: float = 0.7
     text_steps: int = 700
-    steps: int = 1_200
-    clean_steps: int = 700
+    steps: int = 2_000
+    clean_steps: int = 1_200
     """Of these, the first are on true captions."""
     batch: int = 48
     caption_noise: float = 0.3

@@ -59,7 +59,7 @@ class Settings:
     vae: Path = Path("assets/tones")
     """The pipeline whose autoencoder half of the sounds go through."""
     sounds_per_scene: int = 8
-    steps: int = 500
+    steps: int = 1_500
     batch: int = 64
     learning_rate: float = 1.5e-3
     device: str = "cpu"
@@ -215,10 +215,10 @@ def train(
         also_right = torch.tensor(
             [[a == b and i != j for j, b in enumerate(said)] for i, a in enumerate(right)]
         )
-        cosine = cosine.masked_fill(also_right.to(cosine.device), -math.inf)
+        masked = torch.zeros(cosine.shape).masked_fill(also_right, -math.inf).to(cosine.device)
         own = torch.arange(len(right), device=cosine.device)
-        by_sound = model.logit_scale_a.clamp(max=math.log(50)).exp() * cosine
-        by_text = model.logit_scale_t.clamp(max=math.log(50)).exp() * cosine[:, : len(right)].T
+        by_sound = model.logit_scale_a.clamp(max=math.log(50)).exp() * cosine + masked
+        by_text = (model.logit_scale_t.clamp(max=math.log(50)).exp() * cosine + masked)[:, : len(right)].T
         return (cross_entropy(by_sound, own) + cross_entropy(by_text, own)) / 2
 
     modules = nn.ModuleDict({"clap": model})

@@ -31,7 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmalign.generators import lora
 from mmalign.generators.capture import map_tensors, prediction_of
-from mmalign.methods.online import OnlineMethod
+from mmalign.methods.groups import GroupMethod
 from mmalign.rewards.compose import load_weighted
 from mmalign.training.align import load_for_training, make_method, prepare
 from mmalign.training.folder import RunFolder
@@ -196,7 +196,7 @@ def measure(name: str, settings: Settings) -> bool:
         steps()
         passes, recorder.passes = recorder.passes, None
         # The same steps again draw the same batch, but for a method that keeps its rollout: it makes the next ones.
-        count += method.steps_per_rollout * isinstance(method, OnlineMethod)
+        count += method.steps_per_rollout * isinstance(method, GroupMethod)
         return passes
 
     steps()  # what is measured once in a run is not a step's

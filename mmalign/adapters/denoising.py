@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError
-from mmalign.generators import lora
 from mmalign.generators.conditioning import Conditioning
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.media import Media, Modality
@@ -94,8 +93,8 @@ class DenoisingAdapter(ABC, Generic[M]):
 
     def save_lora(self, folder: Path) -> None:
         """Write ``pytorch_lora_weights.safetensors``, for plain ``pipeline.load_lora_weights(folder)``."""
-        lora.save(self.generator.pipeline, self.generator.component, folder)
+        self.generator.save_lora(folder)
 
     def load_lora(self, folder: Path) -> None:
-        """Load a saved LoRA into the pipeline; refuses one of which nothing fits."""
-        lora.load(self.generator.pipeline, folder)
+        """Load a saved LoRA as the policy; refuses one of which nothing fits."""
+        self.generator.load_lora(folder)

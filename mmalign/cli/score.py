@@ -20,7 +20,10 @@ from mmalign.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mmalign.data.hub import DatasetSample
     from mmalign.data.partial import PartialRows
+    from mmalign.media import SampleFile
+    from mmalign.rewards.cards import RewardCard
     from mmalign.rewards.scoring import Explain, Loadable
 
 FORMATS: dict[str, TableFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "table"}
@@ -46,6 +49,9 @@ class ScoreCommand:
     row: the weighted sum of raw scores."""
     prompt: str | None = None
     """The prompt of files that have none of their own."""
+    reference: Path | None = None
+    """What rewards of likeness compare all files with: a picture, a clean sound, a voice. Tables may give each medium
+    its own in a column `reference`, and transcripts, texts and captions in the column that the reward's card names."""
     modality: Modality | None = None
     """What the files are, if not what suffixes and manifests say; sounds are speech where only that is scored."""
     root: Path | None = None
@@ -124,6 +130,7 @@ def run(command: ScoreCommand) -> int:
     from mmalign.cli.tally import Progress, Tally
     from mmalign.data.hub import DatasetOptions
     from mmalign.data.readers import read_sample_files
+    from mmalign.media import load_media
     from mmalign.rewards.cards import find_card, has_weight, load_reward, parse_weighted
     from mmalign.rewards.scoring import score_batches, shard_range
 
@@ -143,6 +150,8 @@ def run(command: ScoreCommand) -> int:
             dataset=DatasetOptions(
                 split=command.split, media_column=command.media_column, prompt_column=command.prompt_column
             ),
+            context=_context(cards),
+            reference=None if command.reference is None else load_media(command.reference),
         )
         part = shard_range(len(everything), *command.shard_of, batch_size=command.batch_size)
         files = everything[part.start : part.stop]
@@ -178,9 +187,18 @@ def _only_speech(taken: Sequence[Sequence[str]]) -> Literal["speech"] | None:
     return "speech" if all("speech" in names and "audio" not in names for names in taken) else None
 
 
+def _context(cards: Sequence["RewardCard"]) -> dict[str, bool]:
+    """What these rewards take beside medium and prompt, and whether one of them cannot do without."""
+    taken = {name: False for card in cards for name in card.reads}
+    return taken | {name: True for card in cards for name in card.needs if name != "prompt"}
+
+
 @contextmanager
 def _partial(
-    command: ScoreCommand, files: Sequence["Loadable"], rows_per_file: int, console: "Console"
+    command: ScoreCommand,
+    files: Sequence["SampleFile | DatasetSample"],
+    rows_per_file: int,
+    console: "Console",
 ) -> Iterator["PartialRows"]:
     """The rows so far: beside the output and kept if something goes wrong, or in a temporary folder."""
     from mmalign import __version__
@@ -188,12 +206,14 @@ def _partial(
 
     digest = hashlib.sha256()
     for file in files:
-        digest.update(json.dumps([file.id, str(file.path), file.prompt]).encode())
+        context = {name: str(value) for name, value in file.context.items() if isinstance(value, Path | str)}
+        digest.update(json.dumps([file.id, str(file.path), file.prompt, context]).encode())
     meant_for = {
         "files": f"{len(files)}, {digest.hexdigest()[:16]}",
         "rewards": list(command.reward),
         "batch_size": command.batch_size,
         "modality": command.modality,
+        "reference": None if command.reference is None else str(command.reference),
         "version": __version__,
     }
     with tempfile.TemporaryDirectory() as folder:

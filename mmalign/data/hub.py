@@ -1,12 +1,12 @@
 """Samples of Hugging Face datasets: by hub id, or a folder that ``save_to_disk`` wrote; media stay undecoded rows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from mmalign.errors import ConfigError, DataError
-from mmalign.media import Modality, Sample, SampleFile
+from mmalign.media import CONTEXT_MEDIA, Media, Modality, Sample, SampleFile
 from mmalign.media.from_bytes import media_from_bytes
 
 HUB = "hf:"
@@ -44,21 +44,35 @@ class DatasetSample:
     root: Path
     rows: Any = field(repr=False)
     row: int = 0
+    context: Mapping[str, Media | str] = field(default_factory=dict)
+
+    def gives(self, name: str) -> bool:
+        """Whether its context has something of this name, or its dataset a column."""
+        return name in self.context or name in self.rows.column_names[1:]
 
     def load(self) -> Sample:
-        """Read the medium.
+        """Read the medium, and those of the context.
 
         Raises:
             DataError: the cell is empty, names a file outside ``root`` or none, or cannot be read.
         """
-        (cell,) = self.rows[self.row].values()
+        (_, medium), *others = self.rows[self.row].items()
+        context = {
+            name: cast(Media, self._read(cell, None).media) if name in CONTEXT_MEDIA else cell
+            for name, cell in others
+            if cell is not None
+        }
+        return replace(self._read(medium, self.modality), context={**context, **self.context})
+
+    def _read(self, cell: Any, modality: Modality | None) -> Sample:
+        """A cell's medium, and where it came from."""
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         named = cell.get("path") if isinstance(cell, dict) else cell
         if isinstance(data, bytes):
-            media = media_from_bytes(data, name=self.place, modality=self.modality)
+            media = media_from_bytes(data, name=self.place, modality=modality)
             return Sample(self.prompt or "", media, meta={"id": self.id})
         path = self.root / named if isinstance(named, str) and named else None
-        return SampleFile(self.id, path, self.prompt, self.place, self.modality, self.root).load()
+        return SampleFile(self.id, path, self.prompt, self.place, modality, self.root).load()
 
 
 def is_dataset(path: Path) -> bool:
@@ -105,7 +119,11 @@ def load_rows(path: Path, *, split: str | None = None) -> Any:
 
 
 def read_dataset(
-    path: Path, *, root: Path | None = None, options: DatasetOptions | None = None
+    path: Path,
+    *,
+    root: Path | None = None,
+    options: DatasetOptions | None = None,
+    context: Iterable[str] = (),
 ) -> list[DatasetSample]:
     """List the samples of a dataset, in order, without reading a medium.
 
@@ -114,6 +132,7 @@ def read_dataset(
         root: the folder in which files have to lie that rows only name; by default the dataset's folder, or where
             ``datasets`` keeps what it fetched.
         options: which split and columns.
+        context: further columns, read into the samples' contexts where the dataset has them.
 
     Raises:
         DataError: it cannot be loaded, or a row's prompt is no text.
@@ -123,13 +142,18 @@ def read_dataset(
 
     options = options or DatasetOptions()
     table = load_rows(path, split=options.split)
-    column = _media_column(table, path, options.media_column)
+    context = tuple(context)
+    column = _media_column(table, path, options.media_column, besides=context)
     prompts = _prompts(table, path, options.prompt_column)
     hub = str(path).startswith(HUB)
     inside = root or (Path(datasets.config.HF_CACHE_HOME) if hub else path)
     modality = MEDIA_FEATURES.get(type(table.features[column]).__name__)
     identities = table["id"] if "id" in table.column_names else [""] * len(table)
-    rows = table.select_columns([column])
+    further = [name for name in context if name in table.column_names and name != column]
+    for name in further:
+        if name not in CONTEXT_MEDIA:
+            _texts(table, path, name)
+    rows = table.select_columns([column, *further])
     return [
         DatasetSample(
             "" if identity is None else str(identity),
@@ -145,13 +169,17 @@ def read_dataset(
     ]
 
 
-def _media_column(table: Any, path: Path, wanted: str | None) -> str:
+def _media_column(table: Any, path: Path, wanted: str | None, *, besides: Sequence[str]) -> str:
     names: Sequence[str] = table.column_names
     if wanted is not None:
         if wanted not in names:
             raise ConfigError(f"{path} has no column '{wanted}'; there are: {', '.join(names)}")
         return wanted
-    found = [name for name, feature in table.features.items() if type(feature).__name__ in MEDIA_FEATURES]
+    found = [
+        name
+        for name, feature in table.features.items()
+        if type(feature).__name__ in MEDIA_FEATURES and name not in besides
+    ]
     found = found or [name for name in MEDIA_COLUMNS if name in names]
     if len(found) != 1:
         said = (
@@ -170,8 +198,13 @@ def _prompts(table: Any, path: Path, wanted: str | None) -> list[str | None]:
     column = wanted or next((name for name in PROMPT_COLUMNS if name in names), None)
     if column is None:
         return [None] * len(table)
-    prompts = list(table[column])
-    for number, prompt in enumerate(prompts, 1):
-        if prompt is not None and not isinstance(prompt, str):
-            raise DataError(f"expected text, got {str(prompt)[:40]}", file=path, row=number, column=column)
-    return cast(list[str | None], prompts)
+    return _texts(table, path, column)
+
+
+def _texts(table: Any, path: Path, column: str) -> list[str | None]:
+    """The cells of a column, which have to be text or empty."""
+    texts = list(table[column])
+    for number, text in enumerate(texts, 1):
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"expected text, got {str(text)[:40]}", file=path, row=number, column=column)
+    return cast(list[str | None], texts)

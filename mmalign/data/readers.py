@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from mmalign.data.hub import DatasetOptions, DatasetSample, is_dataset, read_dataset
 from mmalign.errors import ConfigError, DataError, UnknownNameError
-from mmalign.media import MEDIA, MEDIA_SUFFIXES, Modality, SampleFile
+from mmalign.media import CONTEXT_MEDIA, MEDIA, MEDIA_SUFFIXES, Media, Modality, SampleFile
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 PARQUET_ROWS = 1_000
@@ -33,6 +33,8 @@ def read_sample_files(
     modality: Modality | None = None,
     root: Path | None = None,
     dataset: DatasetOptions | None = None,
+    context: Mapping[str, bool] | None = None,
+    reference: Media | None = None,
 ) -> list[SampleFile | DatasetSample]:
     """List the samples of media files, folders, manifests and datasets, in order, without opening a medium.
 
@@ -47,13 +49,16 @@ def read_sample_files(
         root: the folder in which the media of tables and folders have to lie, links followed; by default, a table's
             own. One that lies elsewhere keeps its row, fails when it is loaded, and is not opened.
         dataset: which split and columns of datasets are meant.
+        context: further columns of tables and datasets, each with whether a source without it is a mistake; they are
+            what ``Sample.context`` calls so. Media are named as the column of media names them.
+        reference: the ``reference`` of media that come without their own.
 
     Returns:
         One entry per file or row. A row whose cell is empty is kept, without its path or its prompt.
 
     Raises:
-        DataError: a path does not exist or holds nothing to score, a table cannot be read, or a prompt is missing or
-            given twice.
+        DataError: a path does not exist or holds nothing to score, a table cannot be read, or a prompt or a column of
+            the context is missing or given twice.
         ConfigError: a dataset's split or column has to be named, or was named and there is no dataset.
     """
     dataset = dataset or DatasetOptions()
@@ -61,20 +66,21 @@ def read_sample_files(
         raise ConfigError("--split, --media-column and --prompt-column are for datasets, and none is named")
     if root is not None and not root.is_dir():
         raise DataError("the root of media is no folder", file=root)
+    context = context or {}
     files: list[SampleFile | DatasetSample] = []
     for path in paths:
         found: Sequence[SampleFile | DatasetSample]
         if is_dataset(path):
-            found = read_dataset(path, root=root, options=dataset)
+            found = read_dataset(path, root=root, options=dataset, context=tuple(context))
         elif not path.exists():
             raise DataError(f"no such file or folder{_near(path)}", file=path)
         elif path.is_dir() and (path / "metadata.jsonl").exists():
-            found = listed = _listed(path / "metadata.jsonl", media="file_name", root=root)
+            found = listed = _listed(path / "metadata.jsonl", media="file_name", root=root, context=context)
             _warn_of_unlisted(path, listed)
         elif path.is_dir():
             found = [SampleFile("", medium, None, str(medium), root=root) for medium in _media(path)]
         elif path.suffix.lower() in TABLE_SUFFIXES:
-            found = _listed(path, media="media", root=root)
+            found = _listed(path, media="media", root=root, context=context)
         elif path.suffix.lower() in MEDIA_SUFFIXES:
             found = [SampleFile("", path, None, str(path))]
         else:
@@ -90,6 +96,11 @@ def read_sample_files(
             raise DataError(
                 "has no prompts; add --prompt TEXT, or use a manifest with media and prompt", file=path
             )
+        found = _with_reference(found, path, reference)
+        for name in (name for name, needed in context.items() if needed):
+            if not any(file.gives(name) for file in found):
+                way = " or --reference FILE" if name == "reference" else ""
+                raise DataError(f"has no {name}; use a manifest with media and {name}{way}", file=path)
         files += [
             replace(
                 file,
@@ -100,6 +111,17 @@ def read_sample_files(
             for i, file in enumerate(found)
         ]
     return files
+
+
+def _with_reference(
+    found: Sequence[SampleFile | DatasetSample], path: Path, reference: Media | None
+) -> Sequence[SampleFile | DatasetSample]:
+    """The samples, with the one reference that was given for all."""
+    if reference is None:
+        return found
+    if any(file.gives("reference") for file in found):
+        raise DataError("has references of its own; leave --reference out, or score it apart", file=path)
+    return [replace(file, context={**cast(Any, file.context), "reference": reference}) for file in found]
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -161,7 +183,7 @@ def _parquet(path: Path) -> Iterator[Record]:
         raise DataError(f"not a readable parquet file ({error})", file=path) from None
 
 
-def _listed(path: Path, *, media: str, root: Path | None) -> list[SampleFile]:
+def _listed(path: Path, *, media: str, root: Path | None, context: Iterable[str]) -> list[SampleFile]:
     """The samples that a table lists, its media relative to its folder and, if no root is given, inside it."""
     files = []
     for row, record in enumerate(read_records(path), start=1):
@@ -177,7 +199,9 @@ def _listed(path: Path, *, media: str, root: Path | None) -> list[SampleFile]:
             unknown = UnknownNameError("modality", modality, MEDIA)
             raise DataError(str(unknown), file=path, row=row, column="modality")
         kind = cast(Modality | None, modality)
-        files.append(SampleFile(identity, found, prompt, place, kind, root or path.parent))
+        given = {name: _text(record, name, path, row) for name in context}
+        said = {n: path.parent / v if n in CONTEXT_MEDIA else v for n, v in given.items() if v is not None}
+        files.append(SampleFile(identity, found, prompt, place, kind, root or path.parent, said))
     return files
 
 

@@ -8,6 +8,7 @@ guidance mixes the two branches, and at which noise levels the model works. What
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,6 +64,15 @@ class DenoisingGenerator:
     def attach_lora(self, *, rank: int, alpha: float | None = None, seed: int = 0) -> None:
         """Make a fresh LoRA the policy; until it is trained, policy and reference are bit-identical."""
         lora.attach(self.policy, rank=rank, alpha=alpha, seed=seed)
+        self.kept = lora.KeptWeights(self.policy)
+
+    def save_lora(self, folder: Path) -> None:
+        """Write ``pytorch_lora_weights.safetensors``, for plain ``pipeline.load_lora_weights(folder)``."""
+        lora.save(self.pipeline, self.component, folder)
+
+    def load_lora(self, folder: Path) -> None:
+        """Load a saved LoRA as the policy; refuses one of which nothing fits."""
+        lora.load(self.pipeline, folder)
         self.kept = lora.KeptWeights(self.policy)
 
     def weights(self, which: lora.Weights) -> AbstractContextManager[None]:

@@ -12,19 +12,16 @@ from mmalign.losses.score_distillation import dream_fl_loss, matched_weight, sds
 from mmalign.media import Camera, Sample, Scene3D
 from mmalign.rewards.base import DifferentiableReward
 from mmalign.scenes.field import VoxelField
-from mmalign.scenes.fitting import variation
+from mmalign.scenes.fitting import FitSettings, variation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DreamSettings:
+class DreamSettings(FitSettings):
     """How a field is distilled."""
 
     steps: int = 150
     learning_rate: float = 0.2
-    """Of Adam, on the raw grids."""
     voxels: int = 24
-    half_extent: float = 1.0
-    """Of the cube, in scene units."""
     guidance: float = 3.0
     """Of the generator. DreamReward takes 50 for Stable Diffusion; a generator of clean views needs far less."""
     most_noise: float = 0.98
@@ -38,15 +35,10 @@ class DreamSettings:
     reward_target: float = 100.0
     """From which on a scene is good enough, in the reward's unit; by default a cosine's most."""
     opacity_weight: float = 0.2
-    """Of mean opacity (1 - opacity)."""
     smoothness_weight: float = 0.2
-    """Of the variation of density and colour."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.learning_rate > 0:
-            raise ConfigError(
-                f"steps = {self.steps} and learning_rate = {self.learning_rate}, but both are positive"
-            )
+        FitSettings.__post_init__(self)
         if not 0 <= self.least_noise <= self.most_noise <= 1:
             raise ConfigError(
                 f"noise falls from {self.most_noise} to {self.least_noise}: expected places from 1 to 0"

@@ -6,6 +6,7 @@ from mmalign.media.hashing import content_hash
 from mmalign.media.image import IMAGE_SUFFIXES, Image
 from mmalign.media.mesh import MESH_SUFFIXES, Mesh
 from mmalign.media.sample import (
+    CONTEXT_MEDIA,
     MEDIA,
     MEDIA_SUFFIXES,
     WRITTEN_SUFFIX,
@@ -29,6 +30,7 @@ __all__ = [
     "Media",
     "Modality",
     "MEDIA",
+    "CONTEXT_MEDIA",
     "load_media",
     "Sample",
     "SampleFile",

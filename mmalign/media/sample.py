@@ -36,6 +36,8 @@ WRITTEN_SUFFIX: dict[str, str] = {
 """What samples are written as, by modality: what people can open, and lossless where that is possible."""
 MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *MESH_SUFFIXES)
 MAY_MOVE = (".gif", ".webp")
+CONTEXT_MEDIA = ("reference", "sound")
+"""Keys of ``Sample.context`` that hold a medium; those of files are named by path, and all others are text."""
 
 
 def load_media(path: Path | str, modality: Modality | None = None) -> Media:
@@ -91,7 +93,8 @@ class SampleFile:
 
     ``place`` says where it was named ("pairs.csv, row 3, column 'media'"), for errors; ``path`` is None where the
     place is empty; ``modality`` is None where the suffix decides. ``root`` is the folder that the file has to lie in,
-    links followed, or else is not opened; None where whoever runs this named the file.
+    links followed, or else is not opened; None where whoever runs this named the file. In ``context`` paths are media
+    that are still files, and under the same root.
     """
 
     id: str
@@ -100,26 +103,38 @@ class SampleFile:
     place: str
     modality: Modality | None = None
     root: Path | None = None
+    context: Mapping[str, Path | Media | str] = field(default_factory=dict)
+
+    def gives(self, name: str) -> bool:
+        """Whether its context has something of this name."""
+        return name in self.context
 
     def load(self) -> Sample:
-        """Read the medium.
+        """Read the medium, and those of the context.
 
         Raises:
             DataError: no file is named, it lies outside ``root``, is missing, or cannot be read.
         """
         if self.path is None:
             raise DataError("no file is named", file=self.place)
-        if self.root is not None and not _lies_in(self.path, self.root):
+        media = self._read(self.path, self.modality)
+        context = {
+            name: self._read(value, None) if isinstance(value, Path) else value
+            for name, value in self.context.items()
+        }
+        return Sample(self.prompt or "", media, context, meta={"id": self.id, "path": str(self.path)})
+
+    def _read(self, path: Path, modality: Modality | None) -> Media:
+        if self.root is not None and not _lies_in(path, self.root):
             raise DataError(
-                f"'{self.path}' lies outside '{self.root}' and is not opened; name a folder that holds both as the "
+                f"'{path}' lies outside '{self.root}' and is not opened; name a folder that holds both as the "
                 "root (--root), if you trust this file",
                 file=self.place,
             )
         try:
-            media = load_media(self.path, self.modality)
+            return load_media(path, modality)
         except DataError as error:
-            raise error if self.place == str(self.path) else DataError(str(error), file=self.place) from None
-        return Sample(self.prompt or "", media, meta={"id": self.id, "path": str(self.path)})
+            raise error if self.place == str(path) else DataError(str(error), file=self.place) from None
 
 
 def _lies_in(path: Path, root: Path) -> bool:

@@ -43,6 +43,8 @@ class RewardCard:
     differentiable: bool
     needs: tuple[str, ...] = ("prompt",)
     """``prompt`` and keys of ``Sample.context``."""
+    reads: tuple[str, ...] = ()
+    """Keys of ``Sample.context`` that it takes where they are there."""
     weights: str | None = None
     """Hub id, local folder or file, ``embedded/<name>``, or a URL; None where the reward is computed."""
     files: dict[str, str | None] = field(default_factory=dict)
@@ -113,7 +115,7 @@ def read_card(path: Path, *, name: str) -> RewardCard:
     for key, f in known.items():
         if f.default is MISSING and f.default_factory is MISSING and key not in values and key != "name":
             raise DataError(f"the field '{key}' is missing", file=path)
-    for key in ("modalities", "needs", "range"):
+    for key in ("modalities", "needs", "reads", "range"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     if "files" in values:

@@ -46,7 +46,7 @@ def one_token(layer: Any, hidden: Tensor, at: Tensor, *, seen: Tensor | None = N
     """What a ``CLIPEncoderLayer`` makes of one token of each row; that of the others would be thrown away.
 
     Args:
-        layer: of CLIP.
+        layer: a ``CLIPEncoderLayer``.
         hidden: [B, L, D].
         at: [B], the token's place.
         seen: [B, 1, 1, L], which tokens it attends to; None for all.

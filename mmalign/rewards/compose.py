@@ -44,6 +44,7 @@ class WeightedSum:
             higher_is_better=True,
             differentiable=all(card.differentiable for card in cards),
             needs=tuple(dict.fromkeys(need for card in cards for need in card.needs)),
+            reads=tuple(dict.fromkeys(name for card in cards for name in card.reads)),
             source="; ".join(card.source for card in cards),
         )
 

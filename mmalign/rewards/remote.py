@@ -107,6 +107,7 @@ def fetch_card(url: str, *, token: str | None = None, timeout_s: float = 10.0) -
             higher_is_better=bool(answer["higher_is_better"]),
             differentiable=False,
             needs=tuple(answer["needs"]),
+            reads=tuple(answer.get("reads") or ()),
             licence=dict(answer.get("licence") or {}),
             source=str(answer["source"]),
             options={"url": url, **({} if token is None else {"token": token})},

@@ -155,5 +155,16 @@ class VoxelField(nn.Module):
             )
         corners, faces = surface(density, level)
         vertices = (corners - 1) * self.pitch - self.half_extent
-        colours = self.at(vertices.clamp(-self.half_extent, self.half_extent).to(self.raw_density.device))[1]
-        return Mesh(vertices, faces, colours.cpu())
+        return Mesh(vertices, faces, self._painted(vertices.to(self.raw_density.device)).cpu())
+
+    def _painted(self, points: Tensor) -> Tensor:
+        """Colours [..., 3] near points [..., 3] of a surface: of the neighbours by what each stops of the light.
+
+        At the surface itself the field is thin, and its colour there is seen by nobody.
+        """
+        stopped = 1 - (-self.density * self.pitch).exp()[None, None]
+        colour = F.avg_pool3d(stopped * self.raw_colour.sigmoid(), 3, stride=1, padding=1)
+        colour = colour / F.avg_pool3d(stopped, 3, stride=1, padding=1).clamp_min(1e-6)
+        place = (points / self.half_extent).flip(-1).reshape(1, -1, 1, 1, 3).to(colour)
+        found = F.grid_sample(colour, place, align_corners=True, padding_mode="border")
+        return found.reshape(3, *points.shape[:-1]).movedim(0, -1).clamp(0, 1)

@@ -4,11 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media import Camera
+from mmalign.media.rays import project
 from mmalign.scenes.field import VoxelField
+
+DIFFERENT = 0.1
+"""Difference of a channel from the background below which a pixel is background, whatever else there is."""
+COLOUR_RATE = 0.2
+"""Of the learning rate: colour follows slowly, or what should be empty is painted as background."""
+FULL = 1.0
+"""Raw density in the hull at the start: opaque within about two voxels, and not yet saturated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +47,7 @@ def fit_field(views: Tensor, cameras: Sequence[Camera], *, settings: FitSettings
 
         loss = mean (rendering - views)^2 + opacity_weight * mean opacity (1 - opacity) + smoothness_weight * variation
 
-    Nothing is random. What no view shows stays as it was, or fills up behind what they show.
+    Nothing is random. It begins at the visual hull, so that what no view shows is full, and not a hollow shell.
 
     Args:
         views: [V, 3, H, H] in [0, 1], before a plain background.
@@ -65,7 +74,13 @@ def fit_field(views: Tensor, cameras: Sequence[Camera], *, settings: FitSettings
     border = torch.cat([views[..., 0, :], views[..., -1, :], views[..., :, 0], views[..., :, -1]], -1)
     background = border.movedim(1, 0).flatten(1).median(1).values
     field = VoxelField(chosen.voxels, half_extent=chosen.half_extent, background=background).to(views.device)
-    optimizer = torch.optim.Adam(field.parameters(), lr=chosen.learning_rate)
+    start_from_hull(field, views, cameras)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [field.raw_density], "lr": chosen.learning_rate},
+            {"params": [field.raw_colour, field.raw_background], "lr": chosen.learning_rate * COLOUR_RATE},
+        ]
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
     with torch.enable_grad():
         for _ in range(chosen.steps):
@@ -78,6 +93,38 @@ def fit_field(views: Tensor, cameras: Sequence[Camera], *, settings: FitSettings
             optimizer.step()
             schedule.step()
     return field.requires_grad_(False)
+
+
+@torch.no_grad()
+def start_from_hull(field: VoxelField, views: Tensor, cameras: Sequence[Camera]) -> None:
+    """Fill a field where every view has something before its background, in the mean colour of the views there.
+
+    Args:
+        field: changed in place; where a view shows background, or nothing of the place, it stays as it was.
+        views: [V, 3, H, H] in [0, 1].
+        cameras: V of them.
+
+    Source: Laurentini 1994, The visual hull concept for silhouette-based image understanding.
+    """
+    background = field.background.detach()[:, None, None]
+    contrast = (views - background).abs().amax(1, keepdim=True)
+    # Half of the contrast is the edge: farther out a voxel would be painted as background rather than emptied.
+    shown = (contrast > contrast.amax((1, 2, 3), keepdim=True).mul(0.5).clamp_min(DIFFERENT)).float()
+    axis = torch.linspace(-field.half_extent, field.half_extent, field.voxels, device=views.device)
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    inside, colour = (
+        torch.ones(len(points), device=views.device),
+        torch.zeros(3, len(points), device=views.device),
+    )
+    for view, mask, camera in zip(views, shown, cameras, strict=True):
+        place = project(points, camera)[None, None]
+        seen = F.grid_sample(torch.cat([mask, view])[None], place, align_corners=False)[0, :, 0]
+        inside = torch.minimum(inside, seen[0])
+        colour = colour + seen[1:] / len(views)
+    cube = (field.voxels,) * 3
+    full = (inside > 0.5).reshape(cube)
+    field.raw_density[0, 0, full] = FULL
+    field.raw_colour[0, :, full] = colour.reshape(3, *cube)[:, full].clamp(0.02, 0.98).logit()
 
 
 def variation(field: VoxelField) -> Tensor:

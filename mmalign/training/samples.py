@@ -1,6 +1,7 @@
 """Draws a folder of samples that survives interruption: media, and metadata.jsonl with all that draws them again."""
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mmalign.errors import ConfigError
 from mmalign.files import whole_file
 from mmalign.generators.token_layouts import IGNORED
 from mmalign.generators.tokens import TokenGenerator
-from mmalign.media import MEDIA, VIEWS_SUFFIX, WRITTEN_SUFFIX, Media, Modality, Sample, Scene3D
+from mmalign.media import MEDIA, VIEWS_SUFFIX, WRITTEN_SUFFIX, Media, Modality, Sample, Scene3D, Speech
 from mmalign.processes import Processes
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
@@ -130,15 +132,38 @@ def read_samples(folder: Path, modality: Modality) -> list[Sample]:
     ]
 
 
-def drawn_tokens(files: Sequence[Path]) -> dict[Path, Tensor]:
-    """Of media files the tokens [T, K] that made them, where the metadata.jsonl beside them says so."""
-    found: dict[Path, Tensor] = {}
-    for folder in {path.parent for path in files}:
+def drawn_tokens(adapter: Any, files: Sequence[Path]) -> dict[Path, Tensor]:
+    """Of media files the tokens [T, K] that made them, where the metadata.jsonl beside them says so.
+
+    A folder whose first tokens do not sound like their file is another model's, and is left out.
+    """
+    wanted, found = set(files), dict[Path, Tensor]()
+    for folder in dict.fromkeys(path.parent for path in files):
         metadata = folder / "metadata.jsonl"
-        if metadata.is_file():
-            rows = map(json.loads, metadata.read_text(encoding="utf-8").splitlines())
-            found |= {folder / row["file_name"]: torch.tensor(row[TOKENS]) for row in rows if TOKENS in row}
+        if not metadata.is_file():
+            continue
+        rows = map(json.loads, metadata.read_text(encoding="utf-8").splitlines())
+        named = {folder / row["file_name"]: row[TOKENS] for row in rows if TOKENS in row}
+        tokens = {path: torch.tensor(row) for path, row in named.items() if path in wanted}
+        if tokens and _makes(adapter, *next(iter(tokens.items()))):
+            found |= tokens
+        elif tokens:
+            warnings.warn(
+                f"{metadata}: its tokens do not make its files by this model; the files are encoded"
+            )
     return found
+
+
+def _makes(adapter: Any, path: Path, tokens: Tensor) -> bool:
+    """Whether these tokens are those of a file, to what writing it rounds."""
+    try:
+        (made,) = adapter.decode(tokens[None])
+    except (ConfigError, IndexError, RuntimeError, ValueError):
+        return False
+    heard = Speech.load(path)
+    return made.waveform.shape == heard.waveform.shape and torch.allclose(
+        made.waveform, heard.waveform, atol=1e-3
+    )
 
 
 def _write(medium: Media, path: Path) -> None:

@@ -168,7 +168,7 @@ def encode_files(adapter: Any, files: Sequence[Path], *, batch_size: int = 32) -
     The tokens of the generator's own samples are those that made them: encoding a sound again gives others.
     """
     on_tokens = isinstance(adapter.generator, TokenGenerator)
-    drawn = drawn_tokens(files) if on_tokens else {}
+    drawn = drawn_tokens(adapter, files) if on_tokens else {}
     known, load = [path for path in dict.fromkeys(files) if path not in drawn], MEDIA[adapter.modality].load
     parts = [tokens[None] for tokens in drawn.values()]
     with stage("encoding samples", len(known)) as bar:

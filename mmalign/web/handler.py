@@ -238,6 +238,7 @@ def public_card(card: RewardCard) -> dict[str, Any]:
         "name": card.name,
         "modalities": list(card.modalities),
         "needs": list(card.needs),
+        "reads": list(card.reads),
         "unit": card.unit,
         "range": None if card.range is None else list(card.range),
         "higher_is_better": card.higher_is_better,

@@ -6,6 +6,8 @@ The library comes with ``espeakng-loader`` (GPL-3), which only development insta
 import ctypes
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ CHARACTERS_UTF8 = 1
 POSITION_CHARACTER = 1
 RATE, PITCH, RANGE = 1, 3, 4
 
+# Of malloc.h in the GNU C library.
+M_PERTURB = -6
+
 _heard: list[Tensor] = []
 
 
@@ -29,6 +34,20 @@ def _collect(wave: Any, count: int, events: Any) -> int:
         data = bytearray(ctypes.string_at(wave, 2 * count))
         _heard.append(torch.frombuffer(data, dtype=torch.int16).float() / 32768)
     return 0
+
+
+@contextmanager
+def _cleared_memory() -> Iterator[None]:
+    """Inside, allocated memory is zero, where the C library can do that: eSpeak NG reads some before it writes it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        yield
+        return
+    mallopt(M_PERTURB, 255)  # allocated bytes are filled with the complement
+    try:
+        yield
+    finally:
+        mallopt(M_PERTURB, 0)
 
 
 class Synthesiser:
@@ -52,9 +71,10 @@ class Synthesiser:
         with tempfile.TemporaryDirectory() as folder:
             self._library = ctypes.CDLL(str(shutil.copy(source, Path(folder) / source.name)))
         data = espeakng_loader.get_data_path()
-        self.sample_rate_hz: int = self._library.espeak_Initialize(
-            AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), 0
-        )
+        with _cleared_memory():
+            self.sample_rate_hz: int = self._library.espeak_Initialize(
+                AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), 0
+            )
         if self.sample_rate_hz <= 0:
             raise ConfigError(f"eSpeak NG does not start from {data}: error {self.sample_rate_hz}")
         self._library.espeak_SetSynthCallback(_collect)
@@ -83,14 +103,17 @@ class Synthesiser:
         Raises:
             ConfigError: eSpeak NG does not know the voice, or says nothing.
         """
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise ConfigError(f"eSpeak NG has no voice '{voice}'")
-        for parameter, value in ((RATE, words_per_minute), (PITCH, pitch), (RANGE, pitch_range)):
-            self._library.espeak_SetParameter(parameter, value, 0)
-        _heard.clear()
-        data = text.encode()
-        self._library.espeak_Synth(data, len(data) + 1, 0, POSITION_CHARACTER, 0, CHARACTERS_UTF8, None, None)
-        self._library.espeak_Synchronize()
+        with _cleared_memory():
+            if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+                raise ConfigError(f"eSpeak NG has no voice '{voice}'")
+            for parameter, value in ((RATE, words_per_minute), (PITCH, pitch), (RANGE, pitch_range)):
+                self._library.espeak_SetParameter(parameter, value, 0)
+            _heard.clear()
+            data = text.encode()
+            self._library.espeak_Synth(
+                data, len(data) + 1, 0, POSITION_CHARACTER, 0, CHARACTERS_UTF8, None, None
+            )
+            self._library.espeak_Synchronize()
         if not _heard:
             raise ConfigError(f"eSpeak NG said nothing for '{text}'")
         return torch.cat(_heard)

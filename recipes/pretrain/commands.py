@@ -4,7 +4,7 @@ The flaw is random caption noise: it first learns true captions, then captions o
 drawn anew with probability 0.4. So it knows what words sound like, but believes a prompt only so far: as often as its
 captions lied it says another word or speaks in another voice, and alignment has something to mend.
 
-    uv run python recipes/pretrain/commands.py        # about 25 minutes on one core; resumes where it stopped
+    uv run python recipes/pretrain/commands.py        # about 5 minutes on one core; resumes where it stopped
 """
 
 import time

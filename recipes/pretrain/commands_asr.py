@@ -3,7 +3,7 @@
 Trained only on the training combinations of the world. Half of the sounds went through the codec of
 ``embedded/commands``, and all get some noise, so that a generator's sound is not foreign to it.
 
-    uv run python recipes/pretrain/commands_asr.py        # about 6 minutes on one core; resumes where it stopped
+    uv run python recipes/pretrain/commands_asr.py        # about 5 minutes on one core; resumes where it stopped
 """
 
 import json

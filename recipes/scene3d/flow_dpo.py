@@ -1,4 +1,8 @@
-"""Align the embedded generator of views with Flow-DPO on pairs that a small CLIP and the views' outlines prefer."""
+"""Align the embedded generator of views with Flow-DPO on pairs that a small CLIP and the views' outlines prefer.
+
+Expected: about 100 seconds of one core, and a gain of 0.005 to 0.045 in the true reward of the views world, on
+combinations of attributes that training never saw; most of it in colour.
+"""
 
 from mmalign.methods.configs import FlowDPOConfig, OwnPairs
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig

@@ -1,4 +1,8 @@
-"""Align the embedded speech generator with token DPO on pairs that a small recogniser prefers."""
+"""Align the embedded speech generator with token DPO on pairs that a small recogniser prefers.
+
+Expected: about two minutes of one core, and 0.04 to 0.10 more of the words heard, on combinations that
+training never saw.
+"""
 
 from mmalign.methods.configs import OwnPairs, TokenDPOConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig

@@ -1,4 +1,8 @@
-"""Align the embedded speech generator by reward-weighted regression on its own scored samples."""
+"""Align the embedded speech generator by reward-weighted regression on its own scored samples.
+
+Expected: about two minutes of one core, and 0.06 to 0.12 more of the words heard, on combinations that
+training never saw.
+"""
 
 from mmalign.methods.configs import OwnSamples, TokenRWRConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig

@@ -13,7 +13,7 @@ import pytest
 
 from mmalign.cli import score
 from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
-from mmalign.media import Audio, Image, Scene3D, Video
+from mmalign.media import Audio, Image, Sample, Scene3D, Video
 from mmalign.rewards.cards import load_reward
 from mmalign.worlds import shapes
 
@@ -148,6 +148,42 @@ def test_a_manifest_reads_nothing_outside_its_folder_unless_a_root_allows_it(
     assert "lies outside" in refused[0]["status"]
     assert score.main([*arguments, "--root", str(pictures)]) == 0
     assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == ["ok", "ok"]
+
+
+def test_one_reference_is_compared_with_every_file(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = pictures / "000.png", pictures / "001.png"
+    arguments = [str(first), str(second), "--reward", "ssim", "--format", "jsonl"]
+    assert score.main([*arguments, "--reference", str(first)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    context = {"reference": Image.load(first)}
+    alone = load_reward("ssim").score([Sample("", Image.load(second), context)])
+    assert [row["score"] for row in rows] == [1.0, pytest.approx(float(alone.value[0]), abs=1e-6)]
+    assert rows[1]["score"] < 0.99
+
+
+def test_a_manifest_gives_each_medium_its_reference(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = Image.load(pictures / "000.png")
+    for name in ("a.png", "b.png"):
+        picture.save(tmp_path / name)
+    manifest = tmp_path / "rows.jsonl"
+    references = ["b.png", None, str(pictures / "000.png"), "gone.png"]
+    manifest.write_text("".join(json.dumps({"media": "a.png", "reference": r}) + "\n" for r in references))
+    assert score.main([str(manifest), "--reward", "ssim", "--format", "jsonl"]) == 1
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["score"] for row in rows] == [1.0, None, None, None]
+    for row, fault in zip(rows[1:], ["no reference", "lies outside", "no such file"], strict=True):
+        assert fault in row["status"]
+    with pytest.raises(DataError, match="has references of its own"):
+        score.main([str(manifest), "--reward", "ssim", "--reference", str(pictures / "000.png")])
+
+
+def test_what_a_reward_compares_with_has_to_be_named(pictures: Path) -> None:
+    with pytest.raises(DataError, match=r"has no reference; use a manifest .* or --reference FILE"):
+        score.main([str(pictures / "000.png"), "--reward", "ssim"])
 
 
 def test_a_sound_is_speech_where_only_speech_is_scored() -> None:

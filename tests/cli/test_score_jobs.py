@@ -279,6 +279,22 @@ def test_a_dataset_names_files_only_inside_its_folder(
     assert json.loads(capsys.readouterr().out.splitlines()[0])["status"] == "ok"
 
 
+def test_a_dataset_gives_each_medium_its_reference(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = ((manifest.parent / f"0{i}.png").read_bytes() for i in range(2))
+    pictures = {
+        name: [{"bytes": data, "path": None} for data in column]
+        for name, column in (("picture", (first, first)), ("reference", (first, second)))
+    }
+    features = datasets.Features({name: datasets.Image(decode=False) for name in pictures})
+    datasets.Dataset.from_dict(pictures, features=features).save_to_disk(tmp_path / "saved")
+    assert score.main([str(tmp_path / "saved"), "--reward", "ssim", "--format", "jsonl"]) == 0
+    same, other = (json.loads(line)["score"] for line in capsys.readouterr().out.splitlines())
+    assert same == 1
+    assert other < 0.99
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [

@@ -89,6 +89,24 @@ def test_an_empty_cell_keeps_its_row(folder: Path, write: Write) -> None:
 
 
 @every_format
+def test_columns_of_the_context_go_with_their_media(folder: Path, write: Write) -> None:
+    rows: list[dict[str, Any]] = [
+        {"media": "a.png", "reference": "deep/b.jpg", "transcript": "stop", "other": "x"},
+        {"media": "a.png", "reference": None, "transcript": None, "other": "x"},
+    ]
+    files = read_sample_files(
+        [write(folder, rows)], needs_prompt=False, context={"reference": True, "transcript": False}
+    )
+    full, empty = (file.load().context for file in files)
+    assert set(full) == {"reference", "transcript"}
+    assert not empty
+    assert full["transcript"] == "stop"
+    reference = full["reference"]
+    assert isinstance(reference, Image)
+    assert reference.pixels.min() > 0.9
+
+
+@every_format
 def test_a_missing_column_is_named(folder: Path, write: Write) -> None:
     path = write(folder, [{"image": "a.png", "prompt": "a"}])
     with pytest.raises(

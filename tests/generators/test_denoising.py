@@ -1,6 +1,7 @@
 """Capture on small random pipelines of real classes: what is found, replayed, refused and trained."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,28 @@ def test_the_reference_is_the_policy_with_its_lora_off() -> None:
     with pytest.raises(RuntimeError, match="inside"), generator.weights("reference"):
         raise RuntimeError("inside")
     assert float((predict() - bare).abs().max()) > 1e-3  # T-0.7c
+
+
+def test_a_loaded_lora_is_the_policy_and_off_in_the_reference(tmp_path: Path) -> None:
+    trained, fresh = (DenoisingGenerator(stable_diffusion_3(), **SIZE) for _ in range(2))
+    conditioning = fresh.condition(PROMPTS[:1], **SIZE)
+    noisy = torch.randn(1, *conditioning.latent_shape, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def predict(generator: DenoisingGenerator) -> torch.Tensor:
+        return generator.predict(noisy, generator.timesteps.at(torch.tensor([300])), conditioning).output
+
+    bare = predict(fresh)
+    trained.attach_lora(rank=2)
+    for name, parameter in trained.policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, 0.1)
+    trained.save_lora(tmp_path)
+    fresh.load_lora(tmp_path)
+    assert torch.equal(predict(fresh), predict(trained))
+    assert not torch.equal(predict(fresh), bare)
+    with fresh.weights("reference"):
+        assert torch.equal(predict(fresh), bare)
 
 
 def test_forward_noising_uses_the_rows(generator: DenoisingGenerator) -> None:

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from mmalign.errors import UnsupportedPipelineError
 from mmalign.generators import lora
+from mmalign.generators.capture import run
 from mmalign.generators.codecs.media import modality_of
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.generators.rollout import Sampler, begin, rollout
@@ -112,6 +113,23 @@ def test_a_run_decodes_to_what_the_pipeline_returns(loaded: tuple[Family, Denois
     assert low <= float(media.min()) < float(media.max()) <= 1
     with torch.no_grad():
         assert_close(generator.codec.decode(latents), media, rtol=0, atol=1e-4)
+
+
+def test_predictions_are_those_that_the_pipeline_steps_with(
+    loaded: tuple[Family, DenoisingGenerator],
+) -> None:
+    family, generator = loaded
+    options = {"guidance": 3.0, **family.options}
+    arguments = generator._arguments(PROMPTS, seeds=SEEDS, steps=2, **options)
+    recording, _ = run(generator.pipeline, generator.policy, **{**arguments, "output_type": "latent"})
+    conditioning = generator.condition(PROMPTS, **options)
+    for i, step in enumerate(recording.steps):
+        level = generator.timesteps.at_time(torch.full((2,), step.timestep))
+        seen = recording.calls[i * recording.calls_per_step].arguments[generator.latents_name][:2]
+        with torch.no_grad():
+            prediction = generator.predict(seen, level, conditioning, guidance=3.0)
+        expected = generator.timesteps.output_sign * step.model_output
+        assert_close(prediction.output, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_encoding_is_normalised_and_packed_as_decoding_expects(

@@ -185,6 +185,13 @@ def test_win_rates_need_every_pair(shape: tuple[int, ...]) -> None:
         win_rate_rewards(torch.full(shape, 0.5))
 
 
+def test_win_rates_are_computed_on_the_judges_device_whatever_the_default_is() -> None:
+    p = torch.full((P, 3, 3), 0.5)
+    with torch.device("meta"):
+        rewards = win_rate_rewards(p)
+    assert torch.equal(rewards, torch.full((P, 3), 0.5))
+
+
 # Against the prompt's own past
 
 

@@ -36,6 +36,11 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert denoising_log_prob(prediction, prediction).dtype == torch.float32
 
 
+def test_a_target_in_double_precision_leaves_the_predictions_dtype() -> None:
+    prediction, target = torch.ones(B, 4), torch.ones(B, 4, dtype=torch.float64)
+    assert denoising_log_prob(prediction, target).dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("prediction", "target", "message"),
     [

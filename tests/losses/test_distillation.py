@@ -1,6 +1,6 @@
 import itertools
 import math
-from typing import Any
+from typing import Any, get_args
 
 import hypothesis.strategies as st
 import pytest
@@ -116,6 +116,10 @@ def test_only_the_student_is_pulled_and_half_precision_is_computed_in_float32() 
     assert pseudo_huber(both, both).dtype == torch.float32
 
 
+def test_a_target_in_double_precision_leaves_the_students_dtype() -> None:
+    assert pseudo_huber(torch.ones(B, D), torch.ones(B, D, dtype=torch.float64)).dtype == torch.float32
+
+
 @pytest.mark.parametrize("c", [0.0, -0.1])
 def test_a_width_that_is_not_positive_is_refused(c: float) -> None:
     with pytest.raises(ConfigError, match=r"c = .* must be positive"):
@@ -193,6 +197,20 @@ def test_an_even_expert_does_not_object() -> None:
     even, scores = torch.zeros(1, 2), torch.tensor([[0.0, 1.0]])
     smoothed, wins = (latent_reward_loss(scores, even, real=real) for real in ("smoothed", "wins"))
     assert torch.equal(smoothed, wins)
+
+
+def test_every_label_leaves_the_dtype_of_the_scores() -> None:
+    scores = gaussian(B, K).bfloat16()
+    for real in get_args(RealLabel):
+        assert latent_reward_loss(scores, scores, real=real).dtype == torch.bfloat16
+
+
+def test_pairs_are_made_on_the_scores_device_whatever_the_default_is() -> None:
+    expected = latent_reward_loss(gaussian(B, K), gaussian(B, K, seed=1))
+    scores, expert = gaussian(B, K), gaussian(B, K, seed=1)
+    with torch.device("meta"):
+        loss = latent_reward_loss(scores, expert)
+    assert torch.equal(loss, expected)
 
 
 def test_hopeless_scores_keep_a_finite_loss() -> None:

@@ -131,6 +131,28 @@ def test_a_response_has_to_begin_its_row() -> None:
         gdpo_loss(*four(), chosen=CHOSEN, mask=mask)
 
 
+def test_a_response_has_no_gap() -> None:
+    mask = MASK.clone()
+    mask[0, 2] = False
+    with pytest.raises(ConfigError, match="mask: a response has to begin its row"):
+        gdpo_loss(*four(), chosen=CHOSEN, mask=mask)
+
+
+def test_a_batch_padded_beyond_its_longest_response_has_the_same_loss() -> None:
+    policy, policy_end, ref, ref_end = four()
+    longer = [torch.cat([t, torch.ones(B, 2, dtype=t.dtype)], 1) for t in (policy, policy_end, ref, ref_end)]
+    mask = torch.cat([MASK, torch.zeros(B, 2, dtype=torch.bool)], 1)
+    expected = gdpo_loss(policy, policy_end, ref, ref_end, chosen=CHOSEN, mask=MASK)
+    assert_close(gdpo_loss(*longer, chosen=CHOSEN, mask=mask), expected, **EXACT)
+
+
+def test_it_computes_on_its_arguments_device_whatever_the_default_is() -> None:
+    arguments, expected = four(), gdpo_loss(*four(), chosen=CHOSEN, mask=MASK)
+    with torch.device("meta"):
+        loss = gdpo_loss(*arguments, chosen=CHOSEN, mask=MASK)
+    assert torch.equal(loss, expected)
+
+
 def test_an_empty_response_has_no_flow_to_balance() -> None:
     mask = MASK.clone()
     mask[2] = False

@@ -103,6 +103,17 @@ def test_equal_rewards_leave_pro_a_constant() -> None:
     assert_close(s.grad, torch.zeros(B, K, dtype=torch.float64), rtol=0, atol=0)
 
 
+def test_of_many_equal_rewards_pro_takes_the_first_as_the_better() -> None:
+    # The last reward is the least, so that each tied response is weighed by its place.
+    reward = torch.ones(1, 32, dtype=torch.float64)
+    reward[0, -1] = 0.0
+    log_prob = gaussian(1, 32)
+    broken = reward - 1e-12 * torch.arange(32, dtype=torch.float64)  # the ties broken by place
+    broken[0, -1] = 0.0
+    zero = torch.zeros(1, dtype=torch.float64)
+    assert_close(pro_loss(log_prob, reward, zero), pro_loss(log_prob, broken, zero), rtol=1e-8, atol=1e-8)
+
+
 def test_a_likelier_best_response_lowers_pro_and_a_likelier_worst_raises_it() -> None:
     s, r = gaussian(B, K).requires_grad_(), gaussian(B, K, seed=1)
     (gradient,) = torch.autograd.grad(pro_loss(s, r, gaussian(B)), s)

@@ -109,3 +109,8 @@ def test_shapes_that_would_broadcast_are_refused(place: int) -> None:
             brain_loss(*arguments)
     with pytest.raises(ShapeError, match=r"weight: expected \[P, G\], got \[3\]"):
         effective_sample_size(gaussian(P))
+
+
+def test_the_error_names_the_tensor() -> None:
+    with pytest.raises(ShapeError, match=r"^old_log_prob: expected \[P, G\] = \[3, 5\], got \[3, 1\]"):
+        brain_weights(gaussian(P, G), gaussian(P, 1), gaussian(P, G), temperature=1.0)

@@ -180,6 +180,11 @@ def test_shapes_that_would_broadcast_are_refused(place: int, shape: tuple[int, .
             function(*pairs)
 
 
+def test_log_probs_of_single_tokens_are_refused_even_if_all_agree() -> None:
+    with pytest.raises(ShapeError, match=r"chosen_log_prob: expected \[B\] = \[3\], got \[3, 2\]"):
+        dpo_logits(*[torch.zeros(B, 2)] * 4)
+
+
 def test_a_beta_that_would_broadcast_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"beta: expected \[B\] = \[3\], got \[3, 1\]"):
         dpo_loss(*four(), beta=torch.ones(B, 1))

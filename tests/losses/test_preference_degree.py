@@ -88,6 +88,12 @@ def test_equally_important_tokens_go_from_the_left() -> None:
     assert kept.tolist() == [[False, False, True, True]]
 
 
+def test_ties_go_from_the_left_in_long_rows_too() -> None:
+    # A sort that is not asked to be stable keeps up to 16 equal entries in order, and no more.
+    kept = spo_removal(torch.ones(1, 64), torch.ones(1, 64, dtype=torch.bool), share=0.5)
+    assert kept[0].nonzero()[:, 0].tolist() == list(range(32, 64))
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_outside_its_range_is_refused(share: float) -> None:
     with pytest.raises(ConfigError, match=r"share = .*, but it is of each response's tokens, from 0 to 1"):

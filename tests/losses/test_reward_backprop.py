@@ -103,6 +103,12 @@ def test_a_gaussian_truncation_leaves_a_gradient_always() -> None:
     assert min(gaussian_truncation(50, mean=0.0, std=5.0, generator=generator) for _ in range(99)) == 0
 
 
+def test_steps_are_drawn_on_the_generators_device_whatever_the_default_is() -> None:
+    with torch.device("meta"):
+        drawn = draw_step(0, T, generator=seeded()), gaussian_truncation(50, generator=seeded())
+    assert drawn == (draw_step(0, T, generator=seeded()), gaussian_truncation(50, generator=seeded()))
+
+
 def test_the_same_generator_draws_the_same_steps() -> None:
     for draw in (
         lambda generator: [draw_step(0, 999, generator=generator) for _ in range(9)],

@@ -36,6 +36,11 @@ def test_of_equal_scores_the_earlier_is_the_better() -> None:
     assert best_and_worst(torch.ones(1, 5), keep=2).tolist() == [[0, 4]]
 
 
+def test_of_many_equal_scores_too_the_earlier_is_the_better() -> None:
+    # A sort that is not asked to be stable keeps up to 16 equal entries in order, and no more.
+    assert torch.equal(best_and_worst(torch.zeros(P, 64), keep=64), torch.arange(64).expand(P, 64))
+
+
 @pytest.mark.parametrize("keep", [0, 1, 3, 8, -2])
 def test_halves_of_an_odd_number_or_of_more_than_there_are_are_refused(keep: int) -> None:
     with pytest.raises(ConfigError, match=f"keep = {keep}, but it is an even number from 2 to the 6 samples"):
@@ -108,6 +113,10 @@ def test_the_split_into_micro_batches_changes_nothing_of_what_is_kept() -> None:
     assert parts[1] == 0
     with pytest.raises(ConfigError, match="total = 2, but here alone 3 are kept"):
         kept_mean(values, keep, total=2)
+
+
+def test_a_total_may_be_all_that_is_kept_here() -> None:
+    assert kept_mean(torch.tensor([1.0, 3.0, 8.0]), torch.tensor([True, True, False]), total=2) == 2
 
 
 def test_selection_refuses_what_would_broadcast() -> None:

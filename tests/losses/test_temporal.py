@@ -50,6 +50,12 @@ def test_segments_of_uneven_length_leave_no_frame_out() -> None:
     assert segment_frames(5, 2, count=500, generator=seeded()).flatten().unique().tolist() == [0, 1, 2, 3, 4]
 
 
+def test_frames_are_drawn_on_the_generators_device_whatever_the_default_is() -> None:
+    with torch.device("meta"):
+        drawn = segment_frames(16, 4, count=3, generator=seeded())
+    assert torch.equal(drawn, segment_frames(16, 4, count=3, generator=seeded()))
+
+
 @pytest.mark.parametrize("segments", [0, 5])
 def test_more_segments_than_frames_are_refused(segments: int) -> None:
     with pytest.raises(ConfigError, match=f"segments = {segments}, but it is from 1 to the 4 frames"):

@@ -68,6 +68,10 @@ def test_the_mask_closes_up_rows() -> None:
         assert_close(advantages[b][MASK[b]], alone[0], **EXACT)
 
 
+def test_a_response_of_one_token_has_its_reward_less_its_value() -> None:
+    assert gae(double([3]), double([1]), torch.tensor([[True]])).tolist() == [[2.0]]
+
+
 def test_advantages_of_tokens_are_constants() -> None:
     rewards, values = gaussian(B, L).requires_grad_(), gaussian(B, L).requires_grad_()
     assert not gae(rewards, values, MASK).requires_grad
@@ -101,6 +105,10 @@ def test_eps_is_added_to_the_variance() -> None:
 
 def test_equal_advantages_give_exact_zeros() -> None:
     assert torch.equal(whiten(torch.full((B, L), 0.1), MASK), torch.zeros(B, L))
+
+
+def test_a_single_token_is_its_own_mean() -> None:
+    assert whiten(double([3, 7]), torch.tensor([[False, True]])).tolist() == [[0.0, 0.0]]
 
 
 def test_nothing_to_standardise_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -346,8 +347,9 @@ def test_what_does_not_fit_is_refused(adapter: SpeechAdapter, task: Task) -> Non
         load_method("token_dpo")(SMALL["token_dpo"], replace(task, data=samples(adapter)))
     with pytest.raises(ConfigError, match="have no scores"):
         load_method("token_rwr")(SMALL["token_rwr"], replace(task, data=samples(adapter, scored=False)))
+    endless: Any = SimpleNamespace(generator=adapter.generator)
     with pytest.raises(ConfigError, match="how long a sample may be"):
-        load_method("token_grpo")(configs.TokenGRPOConfig(), task)
+        load_method("token_grpo")(configs.TokenGRPOConfig(), replace(task, adapter=endless))
     with pytest.raises(ConfigError, match="give --prompts"):
         load_method("token_grpo")(SMALL["token_grpo"], replace(task, prompts=()))
     method: Any = load_method("token_d3po")(SMALL["token_d3po"], task)

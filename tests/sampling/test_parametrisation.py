@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mmalign.errors import ConfigError, ShapeError, UnknownNameError
-from mmalign.sampling import Kind, Prediction, add_noise, target, velocity_target
+from mmalign.sampling import Kind, Prediction, add_noise, target, velocity_target, with_noise
 
 B = 3
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
@@ -53,6 +53,17 @@ def test_any_output_survives_the_round_trip(level: list[float], shape: tuple[int
     velocity = Prediction(noisy, epsilon, alpha, sigma, "epsilon").velocity
     clean = Prediction(noisy, velocity, alpha, sigma, "v_prediction").clean
     assert_close(Prediction(noisy, clean, alpha, sigma, "sample").noise, epsilon, **EXACT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(level=levels)
+def test_a_prediction_that_is_told_its_noise_says_it(kind: Kind, level: list[float]) -> None:
+    (alpha, sigma), noise = shares(kind, level), gaussian(B, 4, seed=2)
+    prediction = Prediction(gaussian(B, 4), gaussian(B, 4, seed=1), alpha, sigma, kind)
+    told = with_noise(prediction, noise)
+    assert told.kind == kind
+    assert_close(told.noise, noise, rtol=1e-9, atol=1e-9)
+    assert_close(with_noise(told, prediction.noise).output, prediction.output, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", VARIANCE_PRESERVING)
@@ -154,6 +165,8 @@ def test_data_noise_and_output_have_one_shape() -> None:
         add_noise(data, narrow, half, half)
     with pytest.raises(ShapeError, match="noise: expected"):
         target(data, narrow, half, half, "epsilon")
+    with pytest.raises(ShapeError, match=r"^noise: expected \[3, 4\], got \[3, 1\]"):
+        with_noise(Prediction(data, data, half, half, "epsilon"), narrow)
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:

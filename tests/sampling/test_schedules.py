@@ -83,6 +83,13 @@ def test_uniform_times_fill_the_unit_interval_evenly() -> None:
     assert (sigma - torch.linspace(0, 1, 20_000)).abs().max() < 1.95 / math.sqrt(20_000)
 
 
+def test_times_are_drawn_on_the_generators_device_whatever_the_default_is() -> None:
+    with torch.device("meta"):
+        even, middle = uniform(5, generator=seeded()), logit_normal(5, generator=seeded())
+    assert torch.equal(even, uniform(5, generator=seeded()))
+    assert torch.equal(middle, logit_normal(5, generator=seeded()))
+
+
 def test_the_same_generator_gives_the_same_times() -> None:
     assert torch.equal(uniform(7, generator=seeded()), uniform(7, generator=seeded()))
     assert torch.equal(logit_normal(7, generator=seeded()), logit_normal(7, generator=seeded()))

@@ -246,6 +246,13 @@ def test_cps_keeps_the_budget_of_noise(pairs: list[tuple[float, float]], noise_l
     assert_close(step.mean[:, 0] ** 2 + step.std**2, sigma_next**2, **EXACT)
 
 
+def test_cps_at_its_highest_level_draws_all_its_noise_anew() -> None:
+    prediction, sigma_next = flow_at(0.7), torch.tensor([0.6], dtype=torch.float64)
+    step = flow_sde_step(prediction, sigma_next, kind="cps", noise_level=1.0, noise=gaussian(1, 4, 5))
+    assert_close(step.mean, 0.4 * prediction.clean, **EXACT)
+    assert_close(step.std, sigma_next, **EXACT)
+
+
 # Made by the closed form of the recursion below in float64, for data N(0, 0.5^2) and its exact velocity; the limit of
 # all rows is 0.5, and a wrong sign of the score term runs away from it.
 MARGINALS = {
@@ -458,6 +465,15 @@ def test_the_next_level_is_one_number_per_sample() -> None:
         flow_sde_step(flow_at(1.0, 0.7, 0.5), one, kind="cps", noise_level=0.5, noise=gaussian(B, 4, 5))
     with pytest.raises(ShapeError, match=r"alpha_next: expected \[B\] = \[3\], got \[1\]"):
         ddim_step(diffusion_at(0.1, 0.2, 0.3), one, one, eta=1.0, noise=gaussian(B, 4, 5))
+    with pytest.raises(ShapeError, match=r"^sigma_next: expected \[B\] = \[3\], got \[1\]"):
+        ddim_step(diffusion_at(0.1, 0.2, 0.3), one.expand(B), one, eta=1.0, noise=gaussian(B, 4, 5))
+
+
+@every_step
+def test_the_noisy_samples_dtype_is_that_of_the_arithmetic(step: Step, prediction: Prediction) -> None:
+    mixed = replace(prediction, noisy=prediction.noisy.float())  # the output stays in double precision
+    taken = step(mixed, noise=gaussian(B, 4, 5).float())
+    assert taken.mean.dtype == taken.sample.dtype == torch.float32
 
 
 @every_step

@@ -1,5 +1,7 @@
 """What a token is drawn from."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -48,6 +50,22 @@ def test_top_p_keeps_the_fewest_that_hold_the_share() -> None:
         assert_close(found[kept], share[kept] / share[kept].sum())
 
 
+def test_a_share_that_is_reached_exactly_needs_no_more_tokens_and_the_first_of_equals_stay() -> None:
+    # A sort that is not asked to be stable keeps up to 16 equal entries in order, and no more.
+    found = TokenSampler(top_p=0.5).log_probs(torch.zeros(64))
+    assert (found > NEVER / 2).nonzero()[:, 0].tolist() == list(range(32))
+
+
+def test_the_whole_share_keeps_even_what_rounds_to_nothing() -> None:
+    # The first holds 1 - 4e-18, in float32 all of it.
+    assert_close(TokenSampler().log_probs(torch.tensor([0.0, -40.0])), torch.tensor([0.0, -40.0]))
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    found = TokenSampler().log_probs(torch.tensor([0.0, 1.0], dtype=torch.bfloat16))
+    assert_close(found, torch.tensor([0.0, 1.0]).log_softmax(-1))
+
+
 def test_gradient_is_that_of_the_kept_tokens() -> None:
     leaf = logits()[0, 0].requires_grad_()
     found = TokenSampler(top_k=3, temperature=2.0).log_probs(leaf)
@@ -63,6 +81,7 @@ def test_gradient_is_that_of_the_kept_tokens() -> None:
 def test_settings_outside_their_range_are_refused() -> None:
     for settings, words in (
         ({"temperature": 0.0}, "temperature = 0.0"),
+        ({"temperature": math.inf}, "temperature = inf"),
         ({"top_k": 0}, "top_k = 0"),
         ({"top_p": 0.0}, r"expected a share in \(0, 1\]"),
         ({"top_p": 1.1}, "top_p = 1.1"),
@@ -93,3 +112,7 @@ def test_noise_is_each_rows_own_and_makes_samples() -> None:
     probability = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     share = (many + probability.log()).argmax(-1).bincount() / len(many)
     assert (share - probability).abs().max() < 4.5 * (0.25 / len(many)) ** 0.5
+
+
+def test_noise_is_in_double_precision() -> None:
+    assert gumbel_noise([4], generators=[torch.Generator().manual_seed(0)]).dtype == torch.float64

@@ -16,7 +16,7 @@ from mmalign.media import Camera, Mesh, Scene3D
 from mmalign.media.rays import project
 from mmalign.rewards.view_consistency import silhouettes
 from mmalign.scenes.field import DENSITY_UNIT, VoxelField
-from mmalign.scenes.fitting import FitSettings, fit_field
+from mmalign.scenes.fitting import FitSettings, fit_field, start_from_hull
 from mmalign.worlds import views
 from mmalign.worlds.views import CAMERAS, Solid
 
@@ -92,6 +92,27 @@ def test_a_field_of_one_ball_has_its_volume_and_no_crumb_or_cavity() -> None:
     body = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
     assert body.body_count == 1
     assert body.volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.02)
+
+
+def test_it_begins_at_the_visual_hull() -> None:
+    """Four shadows of a ball are carved from its cube, and nothing of the ball is."""
+    field = VoxelField(24, background=torch.full((3,), 0.98))
+    start_from_hull(field, drawn("sphere"), CAMERAS)
+    axis = torch.linspace(-1, 1, 24)
+    away = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
+    full = field.raw_density[0, 0] > 0
+    assert full[away < 0.48].all()  # a large sphere has a radius of 0.58, give or take, and is off the middle
+    assert not full[away > 1].any()
+    assert field.raw_colour[0, 0, full].sigmoid().mean() > 3 * field.raw_colour[0, 1, full].sigmoid().mean()
+
+
+@pytest.mark.parametrize("voxels", [20, 40])
+def test_a_mesh_is_full_within_at_any_fineness(voxels: int) -> None:
+    wanted = drawn("sphere")
+    mesh = fit_field(wanted, CAMERAS, settings=FitSettings(voxels=voxels, steps=20)).to_mesh()
+    body = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    assert body.body_count == 1
+    assert body.volume > 0.9 * 4 / 3 * np.pi * 0.58**3 * 0.94**3  # the world's spheres vary by 6 %
 
 
 def test_views_without_their_cameras_are_refused() -> None:

@@ -6,14 +6,11 @@ from typing import Any
 import pytest
 import torch
 import trimesh
-from diffusers import HeunDiscreteScheduler, PriorTransformer, ShapEPipeline
-from diffusers.pipelines.shap_e import ShapERenderer
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media import Mesh
-from mmalign.resources import resource
 from mmalign.scenes.shap_e import shap_e_mesh
+from tests.generators.small_scene_pipelines import shap_e
 
 LOW = 9
 """The coordinates themselves, and the sines of once and twice them."""
@@ -23,55 +20,14 @@ LOW = 9
 def pipeline() -> Any:
     """Its default initialisation gives a flat distance of white noise: the last layers' weights are made larger, and of
     the places' frequencies only the lowest are left."""
-    tokenizer = CLIPTokenizer.from_pretrained(resource("assets") / "shapes-views" / "tokenizer")
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        renderer = ShapERenderer(
-            param_shapes=((8, 93), (8, 8), (8, 8), (8, 8)),
-            d_latent=16,
-            d_hidden=8,
-            n_output=12,
-            background=(0.1, 0.1, 0.1),
-        )
-        for layer in renderer.mlp.mlp[-3:]:
-            layer.weight.data.mul_(8.0)
-        first = next(iter(renderer.params_proj.projections.values()))
-        first.norm.weight.data[LOW:] = 0
-        first.proj.bias.data.view(8, 93)[:, LOW:] = 0
-        made = ShapEPipeline(
-            prior=PriorTransformer(
-                num_attention_heads=2,
-                attention_head_dim=16,
-                embedding_dim=16,
-                num_embeddings=32,
-                embedding_proj_dim=16,
-                time_embed_dim=64,
-                num_layers=1,
-                clip_embed_dim=32,
-                additional_embeddings=0,
-                time_embed_act_fn="gelu",
-                norm_in_type="layer",
-                encoder_hid_proj_type=None,
-                added_emb_type=None,
-            ),
-            text_encoder=CLIPTextModelWithProjection(
-                CLIPTextConfig(
-                    vocab_size=len(tokenizer),
-                    hidden_size=16,
-                    intermediate_size=37,
-                    num_hidden_layers=2,
-                    num_attention_heads=4,
-                    projection_dim=16,
-                    max_position_embeddings=16,
-                    eos_token_id=tokenizer.eos_token_id,
-                )
-            ),
-            tokenizer=tokenizer,
-            scheduler=HeunDiscreteScheduler(
-                beta_schedule="exp", num_train_timesteps=1024, prediction_type="sample", clip_sample=True
-            ),
-            shap_e_renderer=renderer,
-        )
+        made = shap_e()
+    renderer = made.shap_e_renderer
+    for layer in renderer.mlp.mlp[-3:]:
+        layer.weight.data.mul_(8.0)
+    first = next(iter(renderer.params_proj.projections.values()))
+    first.norm.weight.data[LOW:] = 0
+    first.proj.bias.data.view(8, 93)[:, LOW:] = 0
     made.set_progress_bar_config(disable=True)
     return made
 

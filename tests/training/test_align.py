@@ -11,9 +11,9 @@ import torch
 
 from mmalign.errors import ConfigError, NonFiniteError
 from mmalign.methods.configs import FlowDPOConfig, OwnPairs
-from mmalign.training import loop
 from mmalign.training.align import align
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig, load_recipe
+from tests.training.killing import kill_in
 
 SMALL = Recipe(
     name="image/flow_dpo",
@@ -67,26 +67,8 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
 def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
     stage: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmalign.training import samples
-
-    class Killed(BaseException):
-        pass
-
-    real_write, real_step = samples._write, loop.one_step
-
-    def write(picture, path: Path) -> None:
-        if path.parent.name == stage and path.name == "00006.png":
-            raise Killed
-        real_write(picture, path)
-
-    def step(*args, step: int, **kwargs):
-        if stage == "loop" and step == 3:
-            raise Killed
-        return real_step(*args, step=step, **kwargs)
-
-    monkeypatch.setattr(samples, "_write", write)
-    monkeypatch.setattr(loop, "one_step", step)
-    with pytest.raises(Killed):
+    killed = kill_in(stage, monkeypatch, file="00006.png", step=3)
+    with pytest.raises(killed):
         align(SMALL, tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
     monkeypatch.undo()

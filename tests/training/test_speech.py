@@ -22,11 +22,12 @@ from mmalign.methods.configs import (
     TokenDPOConfig,
     TokenRewardDistillationConfig,
 )
-from mmalign.training import loop, samples
 from mmalign.training.align import align
 from mmalign.training.estimate import estimate
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig, load_recipe
+from mmalign.training.samples import drawn_tokens
 from mmalign.training.sources import encode_files
+from tests.training.killing import kill_in
 
 SMALL = Recipe(
     name="speech/flow_dpo",
@@ -94,6 +95,19 @@ def test_what_trains_on_own_samples_is_the_tokens_that_made_them(finished: Path)
     encoded = encode_files(adapter, [elsewhere, files[1]])
     assert torch.equal(encoded[0][encoded[0] != IGNORED], adapter.encode([Speech.load(elsewhere)])[0, :, 0])
     assert torch.equal(encoded[1][encoded[1] != IGNORED], tokens[1][tokens[1] != IGNORED])
+    assert list(drawn_tokens(adapter, [files[1]])) == [files[1]]
+
+
+def test_tokens_of_another_model_are_not_taken_for_this_ones(finished: Path, tmp_path: Path) -> None:
+    adapter = load_adapter("embedded/commands")
+    folder = finished / "samples" / "training"
+    row = json.loads((folder / "metadata.jsonl").read_text().splitlines()[0])
+    file = tmp_path / row["file_name"]
+    file.write_bytes((folder / row["file_name"]).read_bytes())
+    for wrong in ([[(code + 1) % 100] for (code,) in row["tokens"]], [[999_999]]):
+        (tmp_path / "metadata.jsonl").write_text(json.dumps({**row, "tokens": wrong}) + "\n")
+        with pytest.warns(UserWarning, match="do not make its files by this model"):
+            assert not drawn_tokens(adapter, [file])
 
 
 def test_the_lora_loads_in_plain_transformers(finished: Path) -> None:
@@ -114,24 +128,8 @@ def test_the_lora_loads_in_plain_transformers(finished: Path) -> None:
 def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
     stage: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    real_write, real_step = samples._write, loop.one_step
-
-    def write(medium: Any, path: Path) -> None:
-        if path.parent.name == stage and path.name == "00005.wav":
-            raise Killed
-        real_write(medium, path)
-
-    def step(*args: Any, step: int, **kwargs: Any) -> Any:
-        if stage == "loop" and step == 3:
-            raise Killed
-        return real_step(*args, step=step, **kwargs)
-
-    monkeypatch.setattr(samples, "_write", write)
-    monkeypatch.setattr(loop, "one_step", step)
-    with pytest.raises(Killed):
+    killed = kill_in(stage, monkeypatch, file="00005.wav", step=3)
+    with pytest.raises(killed):
         align(SMALL, tmp_path / "run")
     monkeypatch.undo()
     align(SMALL, tmp_path / "run")

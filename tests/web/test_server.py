@@ -45,9 +45,11 @@ class Brightness:
         )
         self.batches: list[int] = []
         self.wait_s = wait_s
+        self.begun = threading.Event()
 
     def score(self, samples: Sequence[Sample]) -> Score:
         self.batches.append(len(samples))
+        self.begun.set()
         time.sleep(self.wait_s)
         if any(sample.prompt == "explode" for sample in samples):
             raise ValueError("boom")
@@ -228,9 +230,10 @@ def test_callers_who_come_together_share_batches_and_get_their_own_scores() -> N
 
 
 def test_too_many_at_a_time_are_told_to_come_back() -> None:
-    with serving(Brightness(wait_s=0.4), limits=Limits(requests=1)) as server, ThreadPoolExecutor(2) as pool:
+    reward = Brightness(wait_s=2.0)
+    with serving(reward, limits=Limits(requests=1)) as server, ThreadPoolExecutor(2) as pool:
         slow = pool.submit(ask, server, "/v1/score", body(picture(0.2)))
-        time.sleep(0.15)
+        assert reward.begun.wait(60)
         status, answer = ask(server, "/v1/score", body(picture(0.2)))
         assert (status, answer["error"]["code"]) == (503, "busy")
         assert slow.result()[0] == 200

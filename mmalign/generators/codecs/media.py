@@ -34,6 +34,7 @@ def media_of(output: Any) -> Tensor:
 def modality_of(media: Tensor) -> Modality:
     """What a batch of ``media_of`` shows.
 
+    >>> import torch
     >>> modality_of(torch.zeros(1, 2, 16000))
     'audio'
     """

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -172,7 +173,7 @@ def build_vae(settings: Settings) -> AutoencoderOobleck:
     return vae.to(settings.device).eval().requires_grad_(False)
 
 
-def set_weight(convolution: nn.Module, weight: Tensor) -> None:
+def set_weight(convolution: Any, weight: Tensor) -> None:
     """Give a weight to a convolution under weight norm, length and direction apart, and no bias."""
     norm = weight.flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
     convolution.weight_g.copy_(norm)

@@ -5,7 +5,7 @@ attributes and not the list. Half of the sounds went through the autoencoder of 
 and all are of another loudness, as a generator's are; each batch holds distinct scenes, and each sound also meets a
 caption that is wrong in one attribute.
 
-    uv run python recipes/pretrain/tones_clap.py        # about 10 minutes on one shared core; resumes where it stopped
+    uv run python recipes/pretrain/tones_clap.py        # about 10 minutes on one core; resumes where it stopped
 """
 
 import json
@@ -13,6 +13,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -34,7 +35,7 @@ SAMPLE_RATE_HZ = 8_000
 BANDS = 32
 TOKENS = 20
 """Length of prompts."""
-EXTRACTOR = {
+EXTRACTOR: dict[str, Any] = {
     "feature_extractor_type": "ClapFeatureExtractor",
     "feature_size": BANDS,
     "fft_window_size": 512,

@@ -5,7 +5,7 @@ probability 0.3. The autoencoder is not learned but written down: 16 bands of a 
 as carriers, so that latents say what is heard and nothing of phases, and the denoiser has few of them to learn. It
 makes 1.28 s of sound at 8 kHz whatever duration is asked for; the pipeline cuts.
 
-    uv run python recipes/pretrain/tones.py        # about 10 minutes on one core; resumes where it stopped
+    uv run python recipes/pretrain/tones.py        # about 15 minutes on one core; resumes where it stopped
 """
 
 import math

@@ -10,7 +10,7 @@ recipe = Recipe(
     heldout_reward="shapes-views-truth",
     prompts="embedded/shapes-views-train",
     heldout_prompts="embedded/shapes-views-heldout",
-    method=RWRConfig(temperature=0.5, own=OwnSamples(prompts=240, group_size=8)),
+    method=RWRConfig(temperature=0.5, own=OwnSamples(prompts=225, group_size=8)),
     train=TrainConfig(
         steps=300,
         batch_size=32,

@@ -33,6 +33,8 @@ from mmalign.worlds import tones
 
 SAMPLE_RATE_HZ = 8_000
 BANDS = 32
+LATENT_ERROR = 0.4
+"""Largest standard deviation; the latents' own is about 1."""
 TOKENS = 20
 """Length of prompts."""
 EXTRACTOR: dict[str, Any] = {
@@ -59,8 +61,8 @@ class Settings:
     work: Path = Path("runs/pretrain/tones-clap")
     vae: Path = Path("assets/tones")
     """The pipeline whose autoencoder half of the sounds go through."""
-    sounds_per_scene: int = 8
-    steps: int = 2_500
+    sounds_per_scene: int = 16
+    steps: int = 2_000
     batch: int = 64
     learning_rate: float = 1.5e-3
     device: str = "cpu"
@@ -171,13 +173,18 @@ def log_mel() -> LogMel:
 
 @torch.no_grad()
 def hear(scenes: list[tones.Scene], random: torch.Generator, vae: AutoencoderOobleck) -> Tensor:
-    """Decibels [N, frames, bands] of new sounds of these scenes, every other one through the autoencoder."""
+    """Decibels [N, frames, bands] of new sounds of these scenes, every other one through the autoencoder.
+
+    There, as a generator would leave it, the latents have an error of up to ``LATENT_ERROR``.
+    """
     mel, found = log_mel(), []
     for start in range(0, len(scenes), 100):
         waves = tones.render(scenes[start : start + 100], random)
         waves = resample(waves, tones.SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
         with lean(vae):
-            again = vae.decode(vae.encode(waves[::2, None]).latent_dist.mean).sample
+            latents = vae.encode(waves[::2, None]).latent_dist.mean
+            error = LATENT_ERROR * torch.rand(len(latents), 1, 1, generator=random)
+            again = vae.decode(latents + error * torch.randn(latents.shape, generator=random)).sample
         waves[::2] = again[:, 0].clamp(-1, 1)
         length = int(EXTRACTOR["max_length_s"]) * SAMPLE_RATE_HZ
         found.append(mel(cut_into_windows(waves, length=length)[0][:, 0]))

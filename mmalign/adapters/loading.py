@@ -17,7 +17,12 @@ ADAPTERS = {
     "video": "mmalign.adapters.video:VideoAdapter",
 }
 """By modality."""
-MARKS = {"audio_end_in_s": "audio", "audio_length_in_s": "audio", "num_frames": "video", "video_length": "video"}
+MARKS = {
+    "audio_end_in_s": "audio",
+    "audio_length_in_s": "audio",
+    "num_frames": "video",
+    "video_length": "video",
+}
 """Options that only pipelines of one medium have; the others draw pictures."""
 PIPELINE_INDEX, SPEECH_INDEX = "model_index.json", "speech.json"
 """What says of a folder that it holds a diffusers pipeline, or a language model over codec tokens."""

@@ -84,5 +84,13 @@ def test_a_folder_with_something_in_it_is_not_written_into(tmp_path: Path) -> No
 def test_options_that_a_model_does_not_have_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no option"):
         generate.main(
-            ["embedded/shapes-flow", "--prompt", "a red circle", "--frames", "9", "--out", str(tmp_path / "out")]
+            [
+                "embedded/shapes-flow",
+                "--prompt",
+                "a red circle",
+                "--frames",
+                "9",
+                "--out",
+                str(tmp_path / "out"),
+            ]
         )

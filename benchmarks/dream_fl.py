@@ -1,4 +1,4 @@
-"""Distils held-out 3D prompts with a reward and without it, from the same noise: what the reward adds by its held-out kin.
+"""Distils held-out 3D prompts with a reward and without it, from the same noise: what does it add?
 
 uv run python benchmarks/dream_fl.py        # prints a row of each prompt; two drawings in docs/pictures
 """

@@ -68,8 +68,8 @@ def load_adapter(
         device: by default the first GPU, else the CPU.
         dtype: of the frozen weights; by default fp32 on the CPU and bf16 on a GPU.
         options: the pipeline's own options (``height``, ``frames``, ``duration_s``, ``max_sequence_length``) where a
-            call does not say otherwise, in the place of those in the folder's ``options.json``; of grids of views that no file describes also ``rows``, ``columns`` and
-            ``cameras``, with modality = "scene3d".
+            call does not say otherwise, in the place of those in the folder's ``options.json``; of grids of views that
+            no file describes also ``rows``, ``columns`` and ``cameras``, with modality = "scene3d".
 
     Returns:
         The adapter of its medium, such as ``ImageAdapter``, whose ``generator.pipeline`` is the live diffusers

@@ -105,3 +105,4 @@ def right_and_wrong(samples: Callable[[], Sequence[Sample]]) -> Callable[[], tup
 
 
 WORLD_BETTER = {name: right_and_wrong(samples) for name, samples in WORLD_SAMPLES.items()}
+WORLD_BETTER["embedded/tones-clap"] = right_and_wrong(sounds)

@@ -15,8 +15,8 @@ class TemporalHead(nn.Module):
 
     Source: Luo et al. 2021, CLIP4Clip, section 3.3, "sequential type" with its transformer (arXiv:2104.08860); the
     residual and the lengths are those of its code. Differences of neighbours are CLIP2Video's (Fang et al. 2021,
-    section 3.2, arXiv:2106.11097), as a term of their frame instead of a token of their own: without them a small head learned
-    along which line something moves, and not which way.
+    section 3.2, arXiv:2106.11097), as a term of their frame instead of a token of their own: without them a small head
+    learned along which line something moves, and not which way.
 
     Args:
         frames: T, how many it takes.

@@ -1,7 +1,6 @@
 """The embedded generator of videos, loaded as any other: it knows its prompts, and its latents carry its videos."""
 
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -13,12 +12,10 @@ from mmalign.media import Sample, Video
 from mmalign.rewards.cards import load_reward
 from mmalign.worlds import moving_shapes
 
-SIZE: dict[str, Any] = {"height": 32, "width": 32, "frames": 9, "fps": 8.0, "max_sequence_length": 16}
-
 
 @cache
 def adapter() -> VideoAdapter:
-    loaded = load_adapter("embedded/shapes-video", **SIZE)
+    loaded = load_adapter("embedded/shapes-video")
     assert isinstance(loaded, VideoAdapter)
     return loaded
 
@@ -43,7 +40,7 @@ def test_latents_carry_what_a_video_shows() -> None:
     scenes = moving_shapes.all_scenes("heldout")[::3]
     videos = moving_shapes.videos(scenes, random, side_px=32)
     latents = adapter().encode(videos)
-    assert latents.shape == (len(scenes), 12, 64)
+    assert latents.shape == (len(scenes), 12, 48)
     assert float(truth(adapter().decode(latents), scenes).mean()) > 0.75
     other = truth(adapter().decode(latents.roll(5, 0)), scenes)
     assert float(other.mean()) < 0.6

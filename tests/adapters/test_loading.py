@@ -39,7 +39,7 @@ def test_a_model_of_another_modality() -> None:
         ConfigError, match="'embedded/tones' makes audio, and modality = 'video' was asked for"
     ):
         load_adapter("embedded/tones", modality="video")
-    with pytest.raises(ConfigError, match="no speech.json here"):
+    with pytest.raises(ConfigError, match=r"no speech\.json here"):
         load_adapter("embedded/tones", modality="speech")
     with pytest.raises(UnknownNameError, match="Did you mean 'video'"):
         load_adapter("embedded/tones", modality="vidoe")

@@ -10,7 +10,7 @@ recipe = Recipe(
     heldout_reward="shapes-video-truth",
     prompts="embedded/moving-shapes-train",
     heldout_prompts="embedded/moving-shapes-heldout",
-    method=D3POConfig(rollout_steps=6),
+    method=D3POConfig(group_size=4, rollout_steps=6, window=2),
     train=TrainConfig(
         steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
     ),

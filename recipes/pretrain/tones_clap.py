@@ -5,7 +5,7 @@ attributes and not the list. Half of the sounds went through the autoencoder of 
 and all are of another loudness, as a generator's are; each batch holds distinct scenes, and each sound also meets a
 caption that is wrong in one attribute.
 
-    uv run python recipes/pretrain/tones_clap.py        # about 20 minutes on one core; resumes where it stopped
+    uv run python recipes/pretrain/tones_clap.py        # about 20 minutes on one shared core; resumes where it stopped
 """
 
 import json

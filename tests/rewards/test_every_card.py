@@ -216,7 +216,7 @@ def test_a_medium_that_is_no_longer_sound_gets_a_status_and_its_neighbours_their
     values = values_of(broken.media)
     kept = values.clone()
     try:
-        values.view(-1)[values.numel() // 2] = bad
+        values[tuple(size // 2 for size in values.shape)] = bad
         score = reward(name).score([samples(name)[0], broken, samples(name)[2]])
     finally:
         values.copy_(kept)

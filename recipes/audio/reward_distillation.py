@@ -11,7 +11,7 @@ recipe = Recipe(
     prompts="embedded/tones-train",
     heldout_prompts="embedded/tones-heldout",
     method=RewardDistillationConfig(
-        rollout_steps=16, student_steps=4, reward_weight=5.0, own=OwnSamples(prompts=400, group_size=2)
+        rollout_steps=16, student_steps=4, reward_weight=0.5, own=OwnSamples(prompts=400, group_size=2)
     ),
     train=TrainConfig(
         steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=16, checkpoint_every=25

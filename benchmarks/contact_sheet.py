@@ -18,8 +18,9 @@ import mmalign
 from mmalign.data.prompts import read_prompts
 from mmalign.evaluation.previews import save_previews
 from mmalign.files import whole_file
-from mmalign.media import Media, Sample
+from mmalign.media import Media, Sample, Speech
 from mmalign.training.recipe import load_recipe
+from mmalign.worlds import commands
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 
@@ -78,8 +79,8 @@ def write(run: Path, settings: Settings) -> None:
     medium = drawn[0].media.modality
     captions = [f"{i}. {d.prompt}" for i, d in enumerate(drawn, 1)]
     if medium == "speech":
-        heard = mmalign.load_reward("commands-wer").score([Sample(d.prompt, d.media) for d in drawn]).text
-        captions = [f"{caption} | heard: {text}" for caption, text in zip(captions, heard or (), strict=True)]
+        heard = [commands.recognise(d.media.waveform[0]) for d in drawn if isinstance(d.media, Speech)]
+        captions = [f"{caption} | heard: {text}" for caption, text in zip(captions, heard, strict=True)]
     save_previews([d.media for d in drawn], captions, PICTURES / f"sheet-{medium}.png")
     key = {
         "recipe": recipe.name,

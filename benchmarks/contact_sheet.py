@@ -59,7 +59,10 @@ def draw(run: Path, settings: Settings) -> list[Drawn]:
     adapter: Any = mmalign.load_adapter(recipe.model, **sampling.pipeline_options())
     adapter.load_lora(run / "lora")
     drawn = []
-    for side, weights, count in (("before", "reference", settings.before), ("aligned", "policy", len(chosen))):
+    for side, weights, count in (
+        ("before", "reference", settings.before),
+        ("aligned", "policy", len(chosen)),
+    ):
         seeds = [1_000 + i for i in range(count)]
         with adapter.generator.weights(weights):
             media = adapter.generate(chosen[:count], seeds=seeds, **sampling.options())

@@ -33,8 +33,8 @@ class TrainCommand:
     keep: float = 1.0
     """Share of the features that each member sees."""
     loss: Literal["auto", "bradley-terry", "squared", "gaussian", "logistic"] = "auto"
-    """auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels; gaussian, of ratings, also
-    learns how far people scatter."""
+    """auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels; gaussian, of pairs or
+    ratings, also learns how far people scatter."""
     heldout: float = 0.2
     """Share of the prompts that are not trained on; one half decides when to stop, the other gives the accuracy."""
     epochs: int = 30
@@ -60,7 +60,7 @@ class TrainCommand:
             raise ConfigError(f"--out {self.out} is a file; a reward is a folder")
 
 
-LOSSES = {"pairs": ("bradley-terry",), "ratings": ("squared", "gaussian"), "binary": ("logistic",)}
+LOSSES = {"pairs": ("bradley-terry", "gaussian"), "ratings": ("squared", "gaussian"), "binary": ("logistic",)}
 """By the kind of data, the default first."""
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmalign.errors import ConfigError, NonFiniteError
-from mmalign.losses.preference import dpo_loss
+from mmalign.losses.bradley_terry import bradley_terry_loss, gaussian_bradley_terry_loss
+from mmalign.losses.rating import gaussian_rating_loss, rating_loss
 from mmalign.rewards.learned_heads import HeadOptions, Heads, joint_features
 from mmalign.training.reward_data import Examples
 
@@ -63,8 +64,8 @@ def example_loss(
 ) -> Tensor:
     """The mean loss of examples over all members, by their kind.
 
-        pairs:    -log sigmoid(r(chosen) - r(rejected)), Bradley-Terry
-        ratings:  (r - score)^2, or with a variance head the Gaussian negative log-likelihood
+        pairs:    ``bradley_terry_loss``, with a variance head ``gaussian_bradley_terry_loss``
+        ratings:  ``rating_loss``, with a variance head ``gaussian_rating_loss``
         binary:   -log sigmoid(r) of good samples, -log sigmoid(-r) of others
 
     Args:
@@ -85,21 +86,23 @@ def example_loss(
             features = torch.where(kept, features, heads.feature_mean)
         means, log_variance = heads(features)
         index = aspect.expand(means.shape[:-1])[..., None]
-        picked = means.gather(-1, index)[..., 0]
-        return picked, None if log_variance is None else log_variance.gather(-1, index)[..., 0]
+        picked = means.gather(-1, index).flatten()
+        return picked, None if log_variance is None else log_variance.gather(-1, index).flatten()
 
     reward, log_variance = scored(examples.first)
     if examples.kind == "pairs":
-        other, _ = scored(examples.second)
-        nothing = torch.zeros_like(reward).flatten()
-        # Bradley-Terry is DPO with the rewards in the place of log-probabilities, and a reference that says nothing.
-        return dpo_loss(reward.flatten(), other.flatten(), nothing, nothing, beta=1.0)
-    target = examples.target[rows].expand(reward.shape)
+        other, other_log_variance = scored(examples.second)
+        if log_variance is None or other_log_variance is None:
+            return bradley_terry_loss(reward - other)
+        return gaussian_bradley_terry_loss(reward - other, log_variance.exp() + other_log_variance.exp())
+    target = examples.target[rows].expand(heads.options.members, -1).flatten()
     if examples.kind == "binary":
         return F.binary_cross_entropy_with_logits(reward, target)
-    if log_variance is None:
-        return F.mse_loss(reward, target)
-    return F.gaussian_nll_loss(reward, target, log_variance.exp())
+    return (
+        rating_loss(reward, target)
+        if log_variance is None
+        else gaussian_rating_loss(reward, log_variance, target)
+    )
 
 
 def fit_heads(
@@ -127,11 +130,11 @@ def fit_heads(
         The heads, and the loss on ``stopping`` after each epoch: nats, or for ratings in units of their variance.
 
     Raises:
-        ConfigError: pairs with a variance head: how far people scatter is not in this loss.
+        ConfigError: labels with a variance head: one answer, yes or no, tells nothing of scatter.
         NonFiniteError: a loss is NaN or infinite.
     """
-    if head.variance and train.kind != "ratings":
-        raise ConfigError(f"a variance head learns from ratings, and these are {train.kind}")
+    if head.variance and train.kind == "binary":
+        raise ConfigError("a variance head learns from pairs or ratings, and these are labels")
     heads = Heads(vectors.media.shape[1], head, generator=generator).to(vectors.media.device)
     seen = _features_of(vectors, train)
     heads.standardise_inputs(seen)

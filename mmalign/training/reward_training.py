@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 from mmalign.evaluation.agreement import accuracy_without_ties, bootstrap_interval, fitted_temperature
+from mmalign.evaluation.detection import auroc
 from mmalign.files import whole_file
 from mmalign.rewards.base import EmbeddingReward
 from mmalign.rewards.cards import BESIDE, CARD
@@ -126,7 +127,7 @@ def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float
     said, target = predicted(heads, vectors, heldout), heldout.target.double().numpy()
     measures: dict[Kind, tuple[str, Callable[[Any], float]]] = {
         "pairs": ("accuracy", lambda rows: accuracy_without_ties(target[rows], said[rows])),
-        "binary": ("AUC", lambda rows: area_under_curve(said[rows], target[rows] > 0.5)),
+        "binary": ("AUC", lambda rows: auroc(said[rows], target[rows] > 0.5)),
         "ratings": ("correlation", lambda rows: correlation(said[rows], target[rows])),
     }
     name, statistic = measures[kind]
@@ -147,20 +148,6 @@ def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float
         rejected=heldout.rejected,
         log_odds_per_unit=scale,
     )
-
-
-def area_under_curve(score: np.ndarray[Any, Any], good: np.ndarray[Any, Any]) -> float:
-    """Chance that a good sample scores above another one, equal scores counted half; NaN with one class only.
-
-    >>> area_under_curve(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))
-    0.875
-    """
-    from scipy.stats import rankdata
-
-    n, m = int(good.sum()), int((~good).sum())
-    if not n or not m:
-        return float("nan")
-    return float((rankdata(score)[good].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def correlation(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:

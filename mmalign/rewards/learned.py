@@ -1,7 +1,7 @@
 """Rewards trained from preferences: a head on another reward's frozen vectors, in a folder with its card."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -132,7 +132,8 @@ class LearnedReward:
         """
         if len(media) != len(samples):
             raise ShapeError(f"media: expected B = {len(samples)}, got {list(media.shape)}")
-        features = self._features(self.backbone.media_vectors_with_grad(media, **options), samples)
+        vectors_of: Callable[..., Tensor] = self.backbone.media_vectors_with_grad
+        features = self._features(vectors_of(media, **options), samples)
         return self.heads.overall(self.heads.members(features)).mean(0)
 
     def _features(self, media: Tensor, samples: Sequence[Sample]) -> Tensor:

@@ -177,7 +177,8 @@ class Heads(nn.Module):
     def members(self, features: Tensor) -> Tensor:
         """[K, B, A], standardised."""
         means, _ = self(features)
-        return (means - self.shift[:, None]) / self.scale[:, None]
+        scores: Tensor = (means - self.shift[:, None]) / self.scale[:, None]
+        return scores
 
     def overall(self, members: Tensor) -> Tensor:
         """[K, B] of [K, B, A]: the aspect ``overall``, or the mean of all."""

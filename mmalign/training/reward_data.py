@@ -80,7 +80,7 @@ class Examples:
         wrong = bad[self.first] | bad[self.second]
         # A ranking with one medium that cannot be read is rejected whole, so that no row is half used.
         wrong = torch.isin(self.row, self.row[wrong].unique())
-        reasons = {}
+        reasons: dict[int, str] = {}
         for i in wrong.nonzero()[:, 0].tolist():
             for medium in (int(self.first[i]), int(self.second[i])):
                 if bad[medium]:

@@ -10,7 +10,7 @@ import torch
 from mmalign.cli import reward, rewards, score
 from mmalign.cli.main import main
 from mmalign.errors import ConfigError, DataError
-from mmalign.media import Image
+from mmalign.media import Image, Sample
 from mmalign.rewards.cards import find_card, load_reward
 from mmalign.worlds import shapes
 
@@ -90,8 +90,6 @@ def test_ratings_come_back_in_their_unit_and_labels_as_log_odds(world: Path, tmp
     labels = table(world, singles(world, "label", "true", "false"), "labels.csv")
     assert train(labels, tmp_path / "labels", "--head", "deep") == 0
     seen = [[Image.load(world / f"{name}-{i}.png") for i in range(20)] for name in ("right", "wrong")]
-    from mmalign.media import Sample
-
     said = prompts(world)
     for name, middle in (("ratings", 50.0), ("labels", 0.0)):
         loaded = load_reward(str(tmp_path / name))

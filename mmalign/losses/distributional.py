@@ -164,7 +164,8 @@ def expected_share(log_probs: Tensor) -> Tensor:
     if log_probs.ndim != 2:
         raise ShapeError(f"log_probs: expected [B, K], got {list(log_probs.shape)}")
     K = log_probs.shape[1]
-    return log_probs.exp() @ ((torch.arange(K, device=log_probs.device) + 0.5) / K).to(log_probs)
+    place = torch.arange(K, device=log_probs.device, dtype=log_probs.dtype)
+    return log_probs.exp() @ ((place + 0.5) / K)
 
 
 def _distributions(log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
@@ -72,7 +73,7 @@ def bradley_terry_fit(
     theta, eye = x.new_zeros(x.shape[1]), torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
 
     def loss(at: Tensor) -> Tensor:
-        return w @ torch.nn.functional.softplus(-(x @ at)) + ridge / 2 * at @ at
+        return torch.dot(w, F.softplus(-(x @ at))) + ridge / 2 * torch.dot(at, at)
 
     for _ in range(iterations):
         wrong = torch.sigmoid(-(x @ theta))

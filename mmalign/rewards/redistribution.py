@@ -86,7 +86,7 @@ def attention_redistribution(
             "attention: expected numbers of at least 0, of which one in each response is above 0"
         )
     weight = looked / total if renormalise else looked
-    return reward[:, None] * (share * weight + (1 - share) * last)
+    return reward[:, None] * (share * weight + (1 - share) * last.to(weight))
 
 
 def uniform_redistribution(reward: Tensor, mask: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def uniform_redistribution(reward: Tensor, mask: Tensor) -> Tensor:
 def potential_shaping(rewards: Tensor, potential: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
     """Move credit along a sequence without changing what is best: the best policy and the return stay.
 
-        rewards[t] + gamma * phi[t + 1] - phi[t],   phi = potential less that of the first token, 0 after the last
+        rewards[t] + (gamma * phi[t + 1] - phi[t]),   phi = potential less that of the first token, 0 after the last
 
     Args:
         rewards: [B, L].
@@ -145,7 +145,8 @@ def potential_shaping(rewards: Tensor, potential: Tensor, mask: Tensor, *, gamma
     known = potential.masked_fill(~mask, 0)
     phi = (known - (known * first).sum(1, keepdim=True)).masked_fill(~mask, 0)
     after = phi.roll(-1, 1).masked_fill(last, 0)
-    return (rewards.masked_fill(~mask, 0) + gamma * after - phi).masked_fill(~mask, 0)
+    # What is added first, by itself: it cancels along the row, and rounding it with the rewards would not.
+    return rewards.masked_fill(~mask, 0) + (gamma * after - phi)
 
 
 def sampled_return(step_rewards: Tensor, chosen: Tensor, *, steps: int) -> Tensor:

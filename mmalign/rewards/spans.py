@@ -1,6 +1,7 @@
 """From what a critique says of pieces of a text to rewards of its tokens; characters first, tokens last."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,8 +28,8 @@ def find_quotation(
 ) -> tuple[int, int] | None:
     """Where a critique's quotation stands, though it may be quoted inexactly.
 
-    Exactly if it can be; else the piece of as many characters that matches best, by difflib's ratio; else the same of
-    the quotation's first words.
+    Exactly if it can be; else the piece of as many words that matches best, by difflib's ratio; else the same of the
+    quotation's first words.
 
     Args:
         text: what is criticised.
@@ -43,7 +44,7 @@ def find_quotation(
     Source: Wang et al. 2025, Text2Grad (arXiv:2505.22338), in the form of its code.
 
     >>> find_quotation("a red car at night", "red  car")
-    (2, 10)
+    (2, 9)
     """
     quotation = quotation.strip()
     if len(quotation) < SHORTEST:
@@ -55,7 +56,7 @@ def find_quotation(
     for wanted, ratio in ((quotation, least), (prefix, prefix_least)):
         found = _closest(text, wanted) if len(wanted) >= SHORTEST else None
         if found is not None and found[0] >= ratio:
-            return found[1], min(len(text), found[1] + len(wanted))
+            return found[1], found[2]
     return None
 
 
@@ -149,14 +150,17 @@ def changed_token_labels(original: Sequence[str], changed: Sequence[str]) -> lis
     return labels
 
 
-def _closest(text: str, wanted: str) -> tuple[float, int] | None:
-    """Best ratio of a window as long as what is wanted, and where it begins; of equals the first."""
-    best: tuple[float, int] | None = None
+def _closest(text: str, wanted: str) -> tuple[float, int, int] | None:
+    """Best ratio of a piece of as many words as are wanted, where it begins and ends; of equals the first."""
+    words = [match.span() for match in re.finditer(r"\S+", text)]
+    count = max(1, len(wanted.split()))
+    best: tuple[float, int, int] | None = None
     matcher = difflib.SequenceMatcher(None, autojunk=False)
     matcher.set_seq2(wanted)
-    for start in range(max(1, len(text) - len(wanted) + 1)):
-        matcher.set_seq1(text[start : start + len(wanted)])
+    for first in range(max(0, len(words) - count + 1)):
+        start, end = words[first][0], words[first + count - 1][1]
+        matcher.set_seq1(text[start:end])
         floor = best[0] if best else 0.0
         if matcher.real_quick_ratio() > floor and matcher.quick_ratio() > floor and matcher.ratio() > floor:
-            best = matcher.ratio(), start
+            best = matcher.ratio(), start, end
     return best

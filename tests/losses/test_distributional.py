@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import beta as beta_distribution
+from scipy.stats import beta as beta_distribution  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -181,8 +181,8 @@ def _distributions(log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def _beta_distribution(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
     """Regularised incomplete beta function in float64, by the side on which the fraction converges fast."""
-    shape = torch.broadcast_shapes(a.shape, b.shape, x.shape)
-    a, b, x = a.expand(shape), b.expand(shape), x.expand(shape)
+    whole = torch.zeros_like(a * x)
+    a, b, x = a + whole, b + whole, x + whole
     turned = x > (a + 1) / (a + b + 2)
     a, b, x = torch.where(turned, b, a), torch.where(turned, a, b), torch.where(turned, 1 - x, x)
     front = (a + b).lgamma() - a.lgamma() - b.lgamma() + a * x.log() + b * (-x).log1p()

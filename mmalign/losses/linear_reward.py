@@ -144,7 +144,8 @@ def pessimistic_value(
             f"covariance: singular with ridge = {ridge:g}, some direction was never compared; raise it"
         )
     whitened = torch.linalg.solve_triangular(factor, x.mT, upper=False)
-    return x @ theta - pessimism * whitened.norm(dim=0)
+    doubt: Tensor = whitened.norm(dim=0)
+    return x @ theta - pessimism * doubt
 
 
 def pessimism_bound(

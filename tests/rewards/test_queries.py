@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -91,7 +92,9 @@ def test_disagreement_is_the_plain_loop() -> None:
 
 
 @pytest.mark.parametrize("function", [gap_variance, verdict_disagreement])
-def test_disagreement_is_symmetric_and_a_members_zero_is_its_own(function) -> None:  # type: ignore[no-untyped-def]
+def test_disagreement_is_symmetric_and_a_members_zero_is_its_own(
+    function: Callable[[Tensor], Tensor],
+) -> None:
     scores = gaussian(E, M, N)
     found = function(scores)
     assert_close(found, found.mT)

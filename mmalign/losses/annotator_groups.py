@@ -26,6 +26,7 @@ def annotator_log_likelihood(gap: Tensor, annotator: Tensor, *, annotators: int)
 
     Source: Chakraborty et al. 2024, MaxMin-RLHF, algorithm 2 (arXiv:2402.08925).
 
+    >>> import torch
     >>> annotator_log_likelihood(torch.tensor([[0.0, 1.0], [0.0, -1.0]]), torch.tensor([0, 0]), annotators=1)
     tensor([[-1.3863, -1.6265]])
     """
@@ -57,6 +58,7 @@ def responsibilities(log_likelihood: Tensor, prior: Tensor | None = None, *, har
     Source: Chakraborty et al. 2024, MaxMin-RLHF, algorithm 2 (arXiv:2402.08925), which is hard; the soft form is
     Dempster, Laird and Rubin 1977.
 
+    >>> import torch
     >>> responsibilities(torch.tensor([[0.0, 0.0]]), torch.tensor([0.75, 0.25]))
     tensor([[0.7500, 0.2500]])
     """
@@ -84,6 +86,7 @@ def mixture_log_likelihood(log_likelihood: Tensor, prior: Tensor | None = None) 
 
     Source: Dempster, Laird and Rubin 1977.
 
+    >>> import torch
     >>> mixture_log_likelihood(torch.tensor([[0.5, 0.25]]).log())  # log 0.375
     tensor(-0.9808)
     """
@@ -106,6 +109,7 @@ def pair_weights(responsibility: Tensor, annotator: Tensor) -> Tensor:
         ShapeError: not [R, U] and [N].
         ConfigError: an annotator is not from 0 to R - 1.
 
+    >>> import torch
     >>> pair_weights(torch.tensor([[0.9, 0.1], [0.0, 1.0]]), torch.tensor([1, 0]))
     tensor([[0.0000, 1.0000],
             [0.9000, 0.1000]])

@@ -164,7 +164,8 @@ def expected_share(log_probs: Tensor) -> Tensor:
     if log_probs.ndim != 2:
         raise ShapeError(f"log_probs: expected [B, K], got {list(log_probs.shape)}")
     K = log_probs.shape[1]
-    return log_probs.exp() @ ((torch.arange(K, device=log_probs.device) + 0.5) / K).to(log_probs)
+    place = torch.arange(K, device=log_probs.device, dtype=log_probs.dtype)
+    return log_probs.exp() @ ((place + 0.5) / K)
 
 
 def _distributions(log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +181,8 @@ def _distributions(log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def _beta_distribution(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
     """Regularised incomplete beta function in float64, by the side on which the fraction converges fast."""
-    a, b, x = torch.broadcast_tensors(a, b, x)
+    whole = torch.zeros_like(a * x)
+    a, b, x = a + whole, b + whole, x + whole
     turned = x > (a + 1) / (a + b + 2)
     a, b, x = torch.where(turned, b, a), torch.where(turned, a, b), torch.where(turned, 1 - x, x)
     front = (a + b).lgamma() - a.lgamma() - b.lgamma() + a * x.log() + b * (-x).log1p()

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
@@ -72,7 +73,7 @@ def bradley_terry_fit(
     theta, eye = x.new_zeros(x.shape[1]), torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
 
     def loss(at: Tensor) -> Tensor:
-        return w @ torch.nn.functional.softplus(-(x @ at)) + ridge / 2 * at @ at
+        return torch.dot(w, F.softplus(-(x @ at))) + ridge / 2 * torch.dot(at, at)
 
     for _ in range(iterations):
         wrong = torch.sigmoid(-(x @ theta))
@@ -143,7 +144,8 @@ def pessimistic_value(
             f"covariance: singular with ridge = {ridge:g}, some direction was never compared; raise it"
         )
     whitened = torch.linalg.solve_triangular(factor, x.mT, upper=False)
-    return x @ theta - pessimism * whitened.norm(dim=0)
+    doubt: Tensor = whitened.norm(dim=0)
+    return x @ theta - pessimism * doubt
 
 
 def pessimism_bound(

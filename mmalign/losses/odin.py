@@ -58,7 +58,7 @@ def head_overlap(heads: Tensor) -> Tensor:
     """
     check_shape(heads, [2, *heads.shape[-1:]], name="heads", letters="[2, H]")
     quality, nuisance = _unit_rows(heads)
-    return (quality @ nuisance).abs()
+    return torch.dot(quality, nuisance).abs()
 
 
 def pearson(first: Tensor, second: Tensor) -> Tensor:
@@ -83,7 +83,8 @@ def pearson(first: Tensor, second: Tensor) -> Tensor:
     # The mean of equal numbers is rounded: what is left of them is no variation.
     if any(_flat(c, of) for c, of in ((x, first), (y, second))):
         return first.new_zeros(())
-    return (x @ y) / (x.norm() * y.norm())
+    size: Tensor = x.norm() * y.norm()
+    return torch.dot(x, y) / size
 
 
 def odin_loss(
@@ -136,7 +137,8 @@ def odin_loss(
 
 def _unit_rows(heads: Tensor) -> Tensor:
     centred = heads - heads.mean(1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True)
+    size: Tensor = centred.norm(dim=1, keepdim=True)
+    return centred / size
 
 
 def _flat(centred: Tensor, of: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Prior margins, GRM, ODIN and the product of experts: what a reward model should not learn."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -99,11 +100,9 @@ def test_odin_is_the_sum_of_its_parts() -> None:
 
     parts = bradley_terry_loss(total[:B] - total[B:]) + 0.5 * cosine
     pulls = 1 - rho(nuisance) + rho(quality).abs()
-    options = {"overlap_weight": 0.5, "correlation_weight": 2.0}
-    assert_close(
-        odin_loss(features, heads, length, **options), parts + 2 * (pulls + rho(total).abs()), **EXACT
-    )
-    assert_close(odin_loss(features, heads, length, sum_term=False, **options), parts + 2 * pulls, **EXACT)
+    weighed = partial(odin_loss, overlap_weight=0.5, correlation_weight=2.0)
+    assert_close(weighed(features, heads, length), parts + 2 * (pulls + rho(total).abs()), **EXACT)
+    assert_close(weighed(features, heads, length, sum_term=False), parts + 2 * pulls, **EXACT)
     assert torch.autograd.gradcheck(
         lambda x, w: odin_loss(x, w, length), [features.requires_grad_(), heads.requires_grad_()]
     )

@@ -21,8 +21,8 @@ class DenoisingAdapter(ABC, Generic[M]):
 
     Args:
         pipeline: any diffusers pipeline that makes this medium; it stays live as ``adapter.generator.pipeline``.
-        options: the pipeline's own options for the checks at load; those that shape latents (``height``, ``frames``,
-            ``duration_s``) also hold for what is encoded and decoded.
+        options: the pipeline's own options (``height``, ``frames``, ``duration_s``) where a call does not say
+            otherwise; those that shape latents also hold for what is encoded and decoded.
     """
 
     modality: ClassVar[Modality]

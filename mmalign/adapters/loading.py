@@ -17,10 +17,17 @@ ADAPTERS = {
     "video": "mmalign.adapters.video:VideoAdapter",
 }
 """By modality."""
-MARKS = {"audio_end_in_s": "audio", "audio_length_in_s": "audio", "num_frames": "video"}
+MARKS = {
+    "audio_end_in_s": "audio",
+    "audio_length_in_s": "audio",
+    "num_frames": "video",
+    "video_length": "video",
+}
 """Options that only pipelines of one medium have; the others draw pictures."""
 PIPELINE_INDEX, SPEECH_INDEX = "model_index.json", "speech.json"
 """What says of a folder that it holds a diffusers pipeline, or a language model over codec tokens."""
+OPTIONS_INDEX = "options.json"
+"""Beside a pipeline, the options of its calls for which its class has defaults that do not fit it."""
 VIEWS_INDEX = "scene3d.json"
 """What says, beside a pipeline, that its pictures are grids of views."""
 
@@ -60,9 +67,9 @@ def load_adapter(
         modality: what it makes; if not given, what the pipeline's class or the folder says.
         device: by default the first GPU, else the CPU.
         dtype: of the frozen weights; by default fp32 on the CPU and bf16 on a GPU.
-        options: the pipeline's own options for the checks at load (``height``, ``frames``, ``duration_s``,
-            ``max_sequence_length``); of grids of views that no file describes also ``rows``, ``columns`` and
-            ``cameras``, with modality = "scene3d".
+        options: the pipeline's own options (``height``, ``frames``, ``duration_s``, ``max_sequence_length``) where a
+            call does not say otherwise, in the place of those in the folder's ``options.json``; of grids of views that
+            no file describes also ``rows``, ``columns`` and ``cameras``, with modality = "scene3d".
 
     Returns:
         The adapter of its medium, such as ``ImageAdapter``, whose ``generator.pipeline`` is the live diffusers
@@ -101,6 +108,8 @@ def load_adapter(
             f"Give a folder with model_index.json, a hub id, or one of {', '.join(embedded_models())}"
         ) from None
     made = pipeline_modality(pipeline)
+    if (Path(folder) / OPTIONS_INDEX).is_file():
+        options = {**json.loads((Path(folder) / OPTIONS_INDEX).read_text(encoding="utf-8")), **options}
     if (Path(folder) / VIEWS_INDEX).is_file():
         from mmalign.adapters.scene3d import read_settings
 

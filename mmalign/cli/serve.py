@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import secrets
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(command: ServeCommand) -> int:
-    """Load the reward, say where it is, and answer until Ctrl-C."""
+    """Load the reward, say where it is, and answer until Ctrl-C, or until whoever supervises it ends it."""
     import torch
     from rich.console import Console
 
@@ -116,6 +117,8 @@ def run(command: ServeCommand) -> int:
     if command.given_token is None:
         console.print(f"token: {token}", markup=False)
     console.print(f"{reward.card.name} is served; Ctrl-C ends it", markup=False)
+    # Ctrl-C does not reach what a shell started in the background; SIGTERM is what supervisors send.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(server.url, flush=True)
     try:
         server.serve_forever()

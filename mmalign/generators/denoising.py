@@ -50,6 +50,8 @@ class DenoisingGenerator:
         for module in pipeline.components.values():
             if isinstance(module, nn.Module):
                 module.eval().requires_grad_(False)
+        self.options = options
+        """The pipeline's own options that hold where a call does not say otherwise."""
         self.checks: dict[str, float] = {}
         """Relative errors measured at load, by name."""
         self._probe(options)
@@ -199,7 +201,9 @@ class DenoisingGenerator:
     def pipeline_options(
         self, *, guidance: float | None = None, steps: int | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Our names as the pipeline's own; ``guidance`` None becomes the value that turns guidance off.
+        """Our names as the pipeline's own, with the options of the load where these do not say otherwise.
+
+        ``guidance`` None becomes the value that turns guidance off.
 
         Raises:
             ConfigError: guidance is asked of a pipeline that takes no ``guidance_scale``.
@@ -208,7 +212,8 @@ class DenoisingGenerator:
             raise ConfigError(
                 f"{type(self.pipeline).__name__} takes no guidance_scale; guidance = {guidance} would be ignored"
             )
-        own: dict[str, Any] = {pipeline_name(name, self.pipeline): value for name, value in options.items()}
+        given = {**self.options, **options}
+        own: dict[str, Any] = {pipeline_name(name, self.pipeline): value for name, value in given.items()}
         if self.guidance_name is not None:
             own[self.guidance_name] = 1.0 if guidance is None else guidance
         if steps is not None:

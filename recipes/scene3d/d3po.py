@@ -10,9 +10,15 @@ recipe = Recipe(
     heldout_reward="shapes-views-truth",
     prompts="embedded/shapes-views-train",
     heldout_prompts="embedded/shapes-views-heldout",
-    method=D3POConfig(rollout_steps=6),
+    method=D3POConfig(group_size=4, rollout_steps=6, window=2),
     train=TrainConfig(
-        steps=60, batch_size=32, micro_batch_size=32, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
+        steps=80,
+        batch_size=64,
+        micro_batch_size=64,
+        learning_rate=5e-3,
+        lr_schedule="linear",
+        lora_rank=16,
+        checkpoint_every=10,
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
     evaluation=EvaluationConfig(n=256, every=20, glance=48),

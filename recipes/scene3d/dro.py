@@ -10,9 +10,9 @@ recipe = Recipe(
     heldout_reward="shapes-views-truth",
     prompts="embedded/shapes-views-train",
     heldout_prompts="embedded/shapes-views-heldout",
-    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=120, group_size=4)),
+    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=225, group_size=8)),
     train=TrainConfig(
-        steps=120, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=24
+        steps=200, batch_size=16, micro_batch_size=16, learning_rate=2e-3, lora_rank=16, checkpoint_every=24
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
     evaluation=EvaluationConfig(n=256, every=50, glance=48),

@@ -11,10 +11,10 @@ recipe = Recipe(
     prompts="embedded/commands-train",
     heldout_prompts="embedded/commands-heldout",
     method=TokenRewardDistillationConfig(
-        teacher_steps=120, reward_weight=0.3, group_size=8, own=OwnSamples(prompts=200, group_size=4)
+        teacher_steps=160, reward_weight=0.3, group_size=8, own=OwnSamples(prompts=200, group_size=4)
     ),
     train=TrainConfig(
-        steps=150, batch_size=64, micro_batch_size=64, learning_rate=1e-3, lora_rank=16, checkpoint_every=20
+        steps=240, batch_size=64, micro_batch_size=64, learning_rate=1e-3, lora_rank=16, checkpoint_every=20
     ),
     sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
     evaluation=EvaluationConfig(n=256),

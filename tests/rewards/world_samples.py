@@ -82,6 +82,7 @@ def speeches() -> tuple[Sample, ...]:
 WORLD_SAMPLES: dict[str, Callable[[], Sequence[Sample]]] = {
     "commands-truth": speeches,
     "commands-wer": speeches,
+    "embedded/shapes-video-clip": videos,
     "embedded/solids-clip": single_views,
     "embedded/solids-clip-views": solids,
     "commands-words": speeches,
@@ -104,3 +105,4 @@ def right_and_wrong(samples: Callable[[], Sequence[Sample]]) -> Callable[[], tup
 
 
 WORLD_BETTER = {name: right_and_wrong(samples) for name, samples in WORLD_SAMPLES.items()}
+WORLD_BETTER["embedded/tones-clap"] = right_and_wrong(sounds)

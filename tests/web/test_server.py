@@ -365,5 +365,6 @@ def test_the_command_says_where_it_is_and_with_which_token() -> None:
         request = urllib.request.Request(url + "/v1/card", headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=20) as answer:
             assert json.loads(answer.read())["name"] == "placebo"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+        assert "stopped" in process.stderr.read()

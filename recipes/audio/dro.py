@@ -1,0 +1,19 @@
+"""Align the embedded tones diffusion with Diffusion-DRO: its best samples against its own trajectories."""
+
+from mmalign.methods.configs import DROConfig, OwnDemonstrations
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="audio/dro",
+    model="embedded/tones",
+    reward=("embedded/tones-clap",),
+    heldout_reward="tones-truth",
+    prompts="embedded/tones-train",
+    heldout_prompts="embedded/tones-heldout",
+    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=300, group_size=4)),
+    train=TrainConfig(
+        steps=150, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=24
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
+    evaluation=EvaluationConfig(n=512, every=50, glance=48),
+)

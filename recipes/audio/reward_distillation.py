@@ -1,0 +1,21 @@
+"""Distil the embedded tones diffusion to 4 steps while a small CLAP is rewarded."""
+
+from mmalign.methods.configs import OwnSamples, RewardDistillationConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="audio/reward_distillation",
+    model="embedded/tones",
+    reward=("embedded/tones-clap",),
+    heldout_reward="tones-truth",
+    prompts="embedded/tones-train",
+    heldout_prompts="embedded/tones-heldout",
+    method=RewardDistillationConfig(
+        rollout_steps=16, student_steps=4, reward_weight=0.5, own=OwnSamples(prompts=400, group_size=2)
+    ),
+    train=TrainConfig(
+        steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=16, checkpoint_every=25
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
+    evaluation=EvaluationConfig(n=512, every=0, glance=48),
+)

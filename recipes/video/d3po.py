@@ -1,0 +1,19 @@
+"""Align the embedded video generator with D3PO on pairs of its own trajectories, drawn by Flow-GRPO's steps."""
+
+from mmalign.methods.configs import D3POConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="video/d3po",
+    model="embedded/shapes-video",
+    reward=("embedded/shapes-video-clip",),
+    heldout_reward="shapes-video-truth",
+    prompts="embedded/moving-shapes-train",
+    heldout_prompts="embedded/moving-shapes-heldout",
+    method=D3POConfig(group_size=4, rollout_steps=6, window=2),
+    train=TrainConfig(
+        steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
+    evaluation=EvaluationConfig(n=384, every=20, glance=48),
+)

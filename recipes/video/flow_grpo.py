@@ -1,0 +1,24 @@
+"""Align the embedded video generator with Flow-GRPO.
+
+The samples of a group begin at one noise, as in image/flow_grpo.
+"""
+
+from mmalign.methods.configs import FlowGRPOConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="video/flow_grpo",
+    model="embedded/shapes-video",
+    reward=("embedded/shapes-video-clip",),
+    heldout_reward="shapes-video-truth",
+    prompts="embedded/moving-shapes-train",
+    heldout_prompts="embedded/moving-shapes-heldout",
+    method=FlowGRPOConfig(
+        group_size=8, rollout_steps=6, noise_level=1.0, same_noise=True, clip=1e-2, kl_weight=0.0
+    ),
+    train=TrainConfig(
+        steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
+    evaluation=EvaluationConfig(n=384, every=20, glance=48),
+)

@@ -1,0 +1,21 @@
+"""Distil the embedded video generator to 4 steps while a small video CLIP is rewarded."""
+
+from mmalign.methods.configs import OwnSamples, RewardDistillationConfig
+from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
+
+recipe = Recipe(
+    name="video/reward_distillation",
+    model="embedded/shapes-video",
+    reward=("embedded/shapes-video-clip",),
+    heldout_reward="shapes-video-truth",
+    prompts="embedded/moving-shapes-train",
+    heldout_prompts="embedded/moving-shapes-heldout",
+    method=RewardDistillationConfig(
+        rollout_steps=16, student_steps=4, reward_weight=0.05, own=OwnSamples(prompts=400, group_size=2)
+    ),
+    train=TrainConfig(
+        steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=32, checkpoint_every=25
+    ),
+    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
+    evaluation=EvaluationConfig(n=384, every=0, glance=48),
+)

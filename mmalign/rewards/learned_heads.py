@@ -88,7 +88,8 @@ class HeadOptions:
         for name in values:
             if name not in known:
                 raise UnknownNameError("setting of a head", name, known)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**given)
 
     def plain(self) -> dict[str, Any]:
         """For a card."""

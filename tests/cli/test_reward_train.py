@@ -120,7 +120,7 @@ def test_rows_that_cannot_be_used_are_counted_and_told(
 ) -> None:
     whole = (world / "right-0.png").read_bytes()
     (world / "half.png").write_bytes(whole[: len(whole) // 2])
-    rows = [
+    rows: Rows = [
         *pairs(world),
         {"prompt": "a", "chosen": "missing.png", "rejected": "wrong-0.png"},
         {"prompt": "", "chosen": "right-0.png", "rejected": "wrong-0.png"},

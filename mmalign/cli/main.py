@@ -14,7 +14,7 @@ COMMANDS = {
     "mesh": "views of an object as a mesh, and a film of one turn around it",
     "pairs": "preference pairs or rankings from scored samples",
     "recipes": "list recipes",
-    "reward": "judge a reward on preferences that people gave",
+    "reward": "train a reward from preferences, or judge one on them",
     "rewards": "list rewards, or show the card of one",
     "score": "score media with one or several rewards",
     "serve": "a reward over HTTP",

@@ -1,4 +1,4 @@
-"""``mmalign reward``: judge a reward on preferences that people gave."""
+"""``mmalign reward``: train a reward from preferences that people gave, or judge one on them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
+from mmalign.cli.reward_train import TrainCommand, train
 from mmalign.errors import ConfigError, UnknownNameError
 
 
@@ -48,11 +49,15 @@ def main(arguments: Sequence[str]) -> int:
         MmalignError: wrong usage, or nothing could be judged.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: mmalign reward evaluate NAME --data FILE [--data FILE ...] [--out FILE.json]")
+        print(
+            "usage: mmalign reward train --data FILE --out FOLDER [--backbone NAME] [--head linear|deep] ..."
+        )
+        print("       mmalign reward evaluate NAME --data FILE [--data FILE ...] [--out FILE.json]")
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
         "evaluate": lambda a: evaluate(tyro.cli(EvaluateCommand, prog="mmalign reward evaluate", args=a)),
+        "train": lambda a: train(tyro.cli(TrainCommand, prog="mmalign reward train", args=a)),
     }
     if name not in actions:
         raise UnknownNameError("action of mmalign reward", name, actions)

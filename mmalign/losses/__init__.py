@@ -8,6 +8,21 @@ from mmalign.losses.advantages import (
     leave_one_out_advantages,
     win_rate_rewards,
 )
+from mmalign.losses.annotator_groups import (
+    annotator_log_likelihood,
+    mixture_log_likelihood,
+    pair_weights,
+    responsibilities,
+)
+from mmalign.losses.binary_feedback import balance_weights, binary_feedback_loss, true_rate_logit
+from mmalign.losses.bradley_terry import (
+    bradley_terry_loss,
+    centring_penalty,
+    gaussian_bradley_terry_loss,
+    smoothed_probability,
+    soft_bradley_terry_loss,
+    strength_weights,
+)
 from mmalign.losses.control import class_disagreement, control_consistency_loss, ctrl_u_loss, ramp
 from mmalign.losses.denoising import denoising_error, denoising_log_prob
 from mmalign.losses.distillation import (
@@ -19,11 +34,28 @@ from mmalign.losses.distillation import (
     pseudo_huber,
     reward_distillation_loss,
 )
+from mmalign.losses.distributional import (
+    beta_bins,
+    expected_share,
+    sinkhorn_loss,
+    vote_update,
+    wasserstein_loss,
+)
 from mmalign.losses.drift import gaussian_kl, kl_k1, kl_k3, velocity_drift
+from mmalign.losses.experts import product_of_experts_loss
 from mmalign.losses.gflownet import gdpo_loss
+from mmalign.losses.hidden_state import grm_loss, grm_sft_loss
 from mmalign.losses.lift import LIFT_SCORES, lift_score, lift_weights
+from mmalign.losses.linear_reward import (
+    bradley_terry_fit,
+    comparison_covariance,
+    pessimism_bound,
+    pessimistic_value,
+)
 from mmalign.losses.listwise import pro_loss, rrhf_loss
 from mmalign.losses.negative_aware import nft_loss, nft_old_decay, nft_velocity_loss, optimality_probability
+from mmalign.losses.odin import head_overlap, odin_loss, odin_rewards, pearson
+from mmalign.losses.plackett_luce import pairwise_ranking_loss, plackett_luce_log_prob, plackett_luce_loss
 from mmalign.losses.policy_gradient import (
     clip_fraction,
     clipped_ratio_loss,
@@ -43,8 +75,10 @@ from mmalign.losses.preference_anchored import crpo_loss, slic_loss
 from mmalign.losses.preference_degree import spo_degree_loss, spo_removal
 from mmalign.losses.preference_game import Credit, nash_md_loss, nash_md_mixture
 from mmalign.losses.preference_strength import gapo_loss, gapo_weights, osp_loss, robust_dpo_loss
+from mmalign.losses.prior_margin import margin_cap_penalty, prior_distance
 from mmalign.losses.prompt_tracker import PromptTracker
 from mmalign.losses.ranking import diffusion_dro_loss, dro_gap, dro_loss, token_dro_loss
+from mmalign.losses.rating import beta_rating_loss, gaussian_rating_loss, inner_share, rating_loss
 from mmalign.losses.regression import (
     baton_loss,
     best_weights,
@@ -86,6 +120,12 @@ from mmalign.losses.temporal import (
     partial_chain_start,
     segment_frames,
 )
+from mmalign.losses.ties import (
+    davidson_log_probs,
+    rao_kupper_log_probs,
+    squared_tie_loss,
+    tied_preference_loss,
+)
 from mmalign.losses.token_critic import clipped_value_loss, gae, whiten
 from mmalign.losses.token_distillation import token_reward_distillation_loss
 from mmalign.losses.token_means import dapo_mean, dr_grpo_mean, grpo_mean
@@ -108,6 +148,51 @@ __all__ = [
     "spo_degree_loss",
     "spo_removal",
     "sppo_loss",
+    # fitting a reward: pairs and rankings
+    "bradley_terry_loss",
+    "centring_penalty",
+    "gaussian_bradley_terry_loss",
+    "smoothed_probability",
+    "soft_bradley_terry_loss",
+    "strength_weights",
+    "davidson_log_probs",
+    "rao_kupper_log_probs",
+    "squared_tie_loss",
+    "tied_preference_loss",
+    "pairwise_ranking_loss",
+    "plackett_luce_log_prob",
+    "plackett_luce_loss",
+    # fitting a reward: ratings and reactions
+    "beta_rating_loss",
+    "gaussian_rating_loss",
+    "inner_share",
+    "rating_loss",
+    "balance_weights",
+    "binary_feedback_loss",
+    "true_rate_logit",
+    "beta_bins",
+    "expected_share",
+    "sinkhorn_loss",
+    "vote_update",
+    "wasserstein_loss",
+    # fitting a reward: what it should not learn, and from whom
+    "margin_cap_penalty",
+    "prior_distance",
+    "grm_loss",
+    "grm_sft_loss",
+    "head_overlap",
+    "odin_loss",
+    "odin_rewards",
+    "pearson",
+    "product_of_experts_loss",
+    "annotator_log_likelihood",
+    "mixture_log_likelihood",
+    "pair_weights",
+    "responsibilities",
+    "bradley_terry_fit",
+    "comparison_covariance",
+    "pessimism_bound",
+    "pessimistic_value",
     # ranked lists, weighted sets and games
     "brain_loss",
     "brain_weights",

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmalign.errors import ConfigError
+from mmalign.losses.bradley_terry import bradley_terry_loss
 from mmalign.losses.shapes import check_shape
 
 
@@ -81,7 +82,7 @@ def dpo_loss(
     if isinstance(beta, Tensor):
         check_shape(beta, logits.shape, name="beta", letters="[B]")
         beta = beta.detach()
-    return -F.logsigmoid(beta * logits).mean()
+    return bradley_terry_loss(beta * logits)
 
 
 def ipo_loss(

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmalign.errors import ConfigError
+from mmalign.losses.bradley_terry import bradley_terry_loss, soft_bradley_terry_loss
 from mmalign.losses.preference import dpo_logits
 from mmalign.losses.shapes import check_shape
 
@@ -91,9 +92,7 @@ def gapo_loss(
     """
     logits = dpo_logits(chosen_log_prob, rejected_log_prob, ref_chosen_log_prob, ref_rejected_log_prob)
     check_shape(weight, logits.shape, name="weight", letters="[B]")
-    if (weight < 0).any():
-        raise ConfigError(f"weight: expected at least 0, got {weight.min():g}; swap the sides of such a pair")
-    return -(weight.detach() * F.logsigmoid(beta * logits)).mean()
+    return bradley_terry_loss(beta * logits, weight=weight)
 
 
 def osp_loss(
@@ -136,10 +135,7 @@ def osp_loss(
     """
     z = beta * dpo_logits(first_log_prob, second_log_prob, ref_first_log_prob, ref_second_log_prob)
     check_shape(probability, z.shape, name="probability", letters="[B]")
-    p = probability.detach()
-    if (p < 0).any() or (p > 1).any():
-        raise ConfigError(f"probability: expected 0 to 1, got {p.min():g} to {p.max():g}")
-    return -(p * F.logsigmoid(z) + (1 - p) * F.logsigmoid(-z)).mean()
+    return soft_bradley_terry_loss(z, probability)
 
 
 def robust_dpo_loss(

@@ -172,8 +172,29 @@ def best_of_n_mean(rewards: Tensor, *, n: int) -> Tensor:
     """
     if rewards.ndim != 2:
         raise ShapeError(f"rewards: expected [P, M], got {list(rewards.shape)}")
-    M = rewards.shape[1]
-    if not 1 <= n <= M:
-        raise ConfigError(f"n = {n}, but it is from 1 to the {M} samples that there are")
-    weights = [math.comb(rank - 1, n - 1) / math.comb(M, n) for rank in range(1, M + 1)]
-    return rewards.detach().sort(1).values @ rewards.new_tensor(weights)
+    return rewards.detach().sort(1).values @ rewards.new_tensor(best_of_n_weights(rewards.shape[1], n=n))
+
+
+def best_of_n_weights(samples: int, *, n: int) -> list[float]:
+    """How often each of M samples is the best of n, over all subsets of n.
+
+        C(i - 1, n - 1) / C(M, n),   i from 1, the worst, to M
+
+    Args:
+        samples: M.
+        n: samples to choose from.
+
+    Returns:
+        M shares, their sum 1.
+
+    Raises:
+        ConfigError: ``n`` is not from 1 to M.
+
+    Source: as ``best_of_n_mean``.
+
+    >>> best_of_n_weights(3, n=2)
+    [0.0, 0.3333333333333333, 0.6666666666666666]
+    """
+    if not 1 <= n <= samples:
+        raise ConfigError(f"n = {n}, but it is from 1 to the {samples} samples that there are")
+    return [math.comb(rank - 1, n - 1) / math.comb(samples, n) for rank in range(1, samples + 1)]

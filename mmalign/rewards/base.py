@@ -94,6 +94,27 @@ class PreparingReward(Reward, Protocol):
         ...
 
 
+@runtime_checkable
+class EmbeddingReward(PreparingReward, Protocol):
+    """A reward that compares vectors of media and of prompts; on them, frozen, other rewards are trained."""
+
+    def obstacle(self, sample: Sample) -> str:
+        """ "ok", or why this sample cannot be scored."""
+        ...
+
+    def media_vectors(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, D] of media without an obstacle, on the CPU, without gradient."""
+        ...
+
+    def media_vectors_with_grad(self, media: Tensor) -> Tensor:
+        """[B, D] of batched media as ``score_with_grad`` takes them."""
+        ...
+
+    def prompt_vectors(self, prompts: Sequence[str]) -> Tensor:
+        """[B, D], on the reward's device, without gradient."""
+        ...
+
+
 def obstacle(sample: Sample, card: RewardCard) -> str:
     """ "ok", or why this reward cannot score the sample.
 
@@ -137,7 +158,13 @@ def finite(media: Media) -> bool:
     return all(bool(tensor.detach().sum(dtype=torch.float32).isfinite()) for tensor in tensors)
 
 
-def scatter(status: Sequence[str], value: Tensor, aspects: Mapping[str, Tensor] | None = None) -> Score:
+def scatter(
+    status: Sequence[str],
+    value: Tensor,
+    aspects: Mapping[str, Tensor] | None = None,
+    *,
+    std: Tensor | None = None,
+) -> Score:
     """A score for each of B samples from the values of the n whose status is "ok".
 
     >>> scatter(["ok", "no media"], torch.tensor([3.0])).value
@@ -147,6 +174,7 @@ def scatter(status: Sequence[str], value: Tensor, aspects: Mapping[str, Tensor] 
         status: B times "ok", or why there is no value.
         value: [n], in order. One that is not finite gets a status that says so.
         aspects: named [n].
+        std: [n].
     """
     rows = torch.tensor([entry == OK for entry in status], dtype=torch.bool)
 
@@ -163,5 +191,6 @@ def scatter(status: Sequence[str], value: Tensor, aspects: Mapping[str, Tensor] 
             "the score is not a finite number" if bad else entry
             for entry, bad in zip(status, unsound, strict=True)
         ],
+        std=None if std is None else spread(std).where(~unsound, math.nan),
         aspects={name: spread(aspect).where(~unsound, math.nan) for name, aspect in (aspects or {}).items()},
     )

@@ -1,4 +1,4 @@
-"""Reads the table of rewards, ``reward_models/*.yaml``: one card a reward, importing no model."""
+"""Reads the table of rewards, ``reward_models/*.yaml``, and folders that have a card: importing no model."""
 
 import importlib
 import importlib.util
@@ -16,6 +16,12 @@ from mmalign.rewards.weights import find
 
 if TYPE_CHECKING:
     from mmalign.rewards.base import Reward
+
+
+CARD = "card.yaml"
+"""What makes a folder a reward, as `mmalign reward train` writes one."""
+BESIDE = "."
+"""``weights`` of a card whose files lie in its own folder, wherever that is moved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,11 +86,12 @@ class RewardCard:
 
     @property
     def made_of(self) -> tuple[str, ...]:
-        """The rewards that this one lifts, keeps or combines, as its options name them."""
+        """The rewards that this one lifts, keeps, combines or stands on, as its options name them."""
         of = self.options.get("of", ())
         named = [of] if isinstance(of, str) else list(of)
         for key in ("gates", "constraints"):
             named += self.options.get(key, {})
+        named += [self.options["backbone"]] if "backbone" in self.options else []
         return tuple(name for name in named if not is_address(name))
 
 
@@ -118,6 +125,8 @@ def read_card(path: Path, *, name: str) -> RewardCard:
     for key in ("modalities", "needs", "reads", "range"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
+    if values.get("weights") == BESIDE:
+        values["weights"] = str(path.parent.absolute())
     if "files" in values:
         values["files"] = _files(values["files"])
     if "parts" in values:
@@ -145,11 +154,14 @@ def cards() -> dict[str, RewardCard]:
 
 
 def find_card(name: str) -> RewardCard:
-    """The card of a reward; that of an address is asked for there, and a path that ends in .yaml is a card itself.
+    """The card of a reward; that of an address is asked for there.
+
+    A path that ends in .yaml is a card itself, and a folder with a card.yaml is a reward, such as one that was trained;
+    a name of the table comes first, so ``./placebo`` is the folder.
 
     Raises:
         UnknownNameError: no card has this name.
-        DataError: the file is no card.
+        DataError: the file is no card, or the folder has none.
         ConfigError: nothing answers at the address, or it is no reward.
     """
     if is_address(name):
@@ -158,9 +170,13 @@ def find_card(name: str) -> RewardCard:
         return fetch_card(name)
     if name.endswith(".yaml") and Path(name).is_file():
         return read_card(Path(name), name=Path(name).stem)
-    if name not in cards():
-        raise UnknownNameError("reward", name, cards())
-    return cards()[name]
+    if name in cards():
+        return cards()[name]
+    if is_folder(name):
+        return read_card(Path(name) / CARD, name=Path(name).as_posix())
+    if Path(name).is_dir():
+        raise DataError(f"this folder is no reward: it has no {CARD}", file=name)
+    raise UnknownNameError("reward", name, cards())
 
 
 def load_reward(name: str, *, device: str = "cpu", weights: Path | str | None = None) -> "Reward":
@@ -237,6 +253,11 @@ def has_weight(text: str) -> bool:
 
 def _split(text: str) -> tuple[str, str | None]:
     """Name, and what stands in the place of a weight."""
+    if is_folder(text):  # whose name may have a colon of its own
+        return text, None
+    before, _, after = text.rpartition(":")
+    if before and is_folder(before):
+        return before, after
     start = 0
     if is_address(text):
         start = text.find("/", text.index("://") + 3)
@@ -245,6 +266,15 @@ def _split(text: str) -> tuple[str, str | None]:
     name, colon, weight = text[start:].partition(":")
     whole = (text[:start] + name).rstrip("/") if is_address(text) else name
     return whole, weight if colon else None
+
+
+def is_folder(name: str) -> bool:
+    """Whether a reward is named by its own folder.
+
+    >>> is_folder("embedded/shapes-clip")
+    False
+    """
+    return (Path(name) / CARD).is_file()
 
 
 def is_address(name: str) -> bool:

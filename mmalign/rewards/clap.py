@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media import Audio, Sample
@@ -136,16 +137,42 @@ class ClapReward:
     @torch.no_grad()
     def score(self, samples: Sequence[Sample]) -> Score:
         """One score per sound; values on the CPU."""
-        ready, status = [], []
-        for sample in samples:
-            entry = obstacle(sample, self.card)
-            if entry == OK:
-                sample = self.prepare(sample)
-                entry = self._fault(sample)
-            status.append(entry)
-            ready += [sample] if entry == OK else []
+        prepared = [self.prepare(sample) for sample in samples]
+        status = [self.obstacle(sample) for sample in prepared]
+        ready = [sample for sample, entry in zip(prepared, status, strict=True) if entry == OK]
         if not ready:
             return scatter(status, torch.zeros(0))
+        audio, shares = self._windows(ready)
+        text = self.text([sample.prompt for sample in ready])
+        values = [
+            (share * clip_cosine(vectors, prompt)).sum()
+            for vectors, share, prompt in zip(audio, shares, text, strict=True)
+        ]
+        return scatter(status, torch.stack(values).cpu())
+
+    def obstacle(self, sample: Sample) -> str:
+        """ "ok", or why the sample cannot be scored."""
+        entry = obstacle(sample, self.card)
+        return self._fault(self.prepare(sample)) if entry == OK else entry
+
+    def prompt_vectors(self, prompts: Sequence[str]) -> Tensor:
+        """[B, D], of length 1."""
+        return self.text(prompts)
+
+    @torch.no_grad()
+    def media_vectors(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, D], so that the score is their product with a prompt's vector: sum_w share_w * vector_w / |vector_w|."""
+        audio, shares = self._windows([self.prepare(sample) for sample in samples])
+        pairs = zip(audio, shares, strict=True)
+        return torch.stack([share @ normalize(vectors, dim=-1) for vectors, share in pairs]).float().cpu()
+
+    def media_vectors_with_grad(self, media: Tensor, *, sample_rate_hz: int | None = None) -> Tensor:
+        """[B, D] of waveforms [B, C, N]; as ``score_with_grad``."""
+        audio, share = self._windows_with_grad(media, sample_rate_hz)
+        return torch.einsum("w,bwd->bd", share.to(audio.dtype), normalize(audio, dim=-1))
+
+    def _windows(self, ready: Sequence[Sample]) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """Of each prepared sample the vectors [W, D] of its windows, and their shares [W]."""
         windows, shares = [], []
         for sample in ready:
             assert isinstance(sample.media, Audio)
@@ -154,15 +181,8 @@ class ClapReward:
             windows.append(cut[0])
             shares.append(share)
         counts = [len(cut) for cut in windows]
-        audio = torch.cat(
-            [self._encode_audio(part) for part in torch.cat(windows).split(self.batch_size)]
-        ).split(counts)
-        text = self.text([sample.prompt for sample in ready])
-        values = [
-            (share * clip_cosine(vectors, prompt)).sum()
-            for vectors, share, prompt in zip(audio, shares, text, strict=True)
-        ]
-        return scatter(status, torch.stack(values).cpu())
+        passes = torch.cat(windows).split(self.batch_size)
+        return torch.cat([self._encode_audio(part) for part in passes]).split(counts), shares
 
     def score_with_grad(
         self, media: Tensor, samples: Sequence[Sample], *, sample_rate_hz: int | None = None
@@ -182,15 +202,19 @@ class ClapReward:
         """
         if media.ndim != 3 or len(media) != len(samples) or 0 in media.shape:
             raise ShapeError(f"media: expected [B, C, N] with B = {len(samples)}, got {list(media.shape)}")
+        audio, share = self._windows_with_grad(media, sample_rate_hz)
+        text = self.text([sample.prompt for sample in samples])
+        return clip_cosine(audio, text[:, None]) @ share.to(audio.dtype)
+
+    def _windows_with_grad(self, media: Tensor, sample_rate_hz: int | None) -> tuple[Tensor, Tensor]:
+        """Vectors [B, W, D] of the windows of waveforms [B, C, N], and their shares [W]."""
         mono = media.mean(1)
         if sample_rate_hz not in (None, self.sample_rate_hz):
             from torchaudio.functional import resample
 
             mono = resample(mono, sample_rate_hz, self.sample_rate_hz)
         windows, share = cut_into_windows(mono, length=self.window)
-        audio = self._encode_audio(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
-        text = self.text([sample.prompt for sample in samples])
-        return clip_cosine(audio, text[:, None]) @ share.to(audio.dtype)
+        return self._encode_audio(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]), share
 
     def _fault(self, prepared: Sample) -> str:
         rate = prepared.media.sample_rate_hz if isinstance(prepared.media, Audio) else self.sample_rate_hz

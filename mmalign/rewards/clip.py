@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmalign.errors import ConfigError
-from mmalign.media import Sample
+from mmalign.media import Image, Sample
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.clip_encoder import ClipEncoder, load_encoder
 from mmalign.rewards.pictures import PictureReward
@@ -94,7 +95,25 @@ class ClipReward(PictureReward):
         self._texts(samples)
 
     def _texts(self, samples: Sequence[Sample]) -> Tensor:
-        return self.encoder.text([self.prefix + sample.prompt for sample in samples])
+        return self.prompt_vectors([sample.prompt for sample in samples])
+
+    def prompt_vectors(self, prompts: Sequence[str]) -> Tensor:
+        """[B, D], of length 1."""
+        return self.encoder.text([self.prefix + prompt for prompt in prompts])
+
+    def media_vectors_with_grad(self, media: Tensor) -> Tensor:
+        """[B, D], of length 1, of pictures [B, 3, H, W] in [0, 1]."""
+        return normalize(self.encoder.image(self.preprocessing(media)), dim=-1)
+
+    @torch.no_grad()
+    def media_vectors(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, D], of length 1, of pictures of any sizes."""
+        parts = []
+        for start in range(0, len(samples), self.batch_size):
+            batch = [self.prepare(sample) for sample in samples[start : start + self.batch_size]]
+            pictures = torch.stack([s.media.pixels for s in batch if isinstance(s.media, Image)])
+            parts.append(self.media_vectors_with_grad(pictures.to(self.device)).float().cpu())
+        return torch.cat(parts)
 
     def values(self, pixels: Tensor, samples: Sequence[Sample]) -> Tensor:
         """[B], in the card's unit."""

@@ -15,6 +15,7 @@ FOUR: Shapes = [(B,), (B,), (B,), (B,)]
 MASK = torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [True] * 3 + [False] * 2])
 NONE = torch.zeros(B, dtype=torch.bool)
 CHOSEN = torch.tensor([True, False, False])
+RANKS = torch.tensor([[0, 1, 2, 3], [3, 0, 1, 2], [1, 1, 0, 2]])
 TOKENS = torch.arange(B * T).reshape(B, T) % V
 
 
@@ -158,6 +159,83 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Shapes, set[int]]] = {
         [(B,), (B,)],
         {0},
     ),
+    "beta_rating_loss": (
+        lambda logit, spread, share: losses.beta_rating_loss(logit, spread, probability(share).detach()),
+        [(B,), (B,), (B,)],
+        {0, 1},
+    ),
+    "binary_feedback_loss": (
+        lambda logit, label, weight: losses.binary_feedback_loss(
+            logit, probability(label), weight=weight.exp()
+        ),
+        [(B,), (B,), (B,)],
+        {0},
+    ),
+    "bradley_terry_loss": (
+        lambda gap, margin, weight: losses.bradley_terry_loss(gap, margin=margin, weight=weight.exp()),
+        [(B,), (B,), (B,)],
+        {0},
+    ),
+    "centring_penalty": (losses.centring_penalty, [(B,), (B,)], {0, 1}),
+    "comparison_covariance": (losses.comparison_covariance, [(B, T, V)], {0}),
+    "davidson_log_probs": (lambda gap: losses.davidson_log_probs(gap)[:, 0], [(B,)], {0}),
+    "expected_share": (lambda x: losses.expected_share(x.log_softmax(1)), [(B, V)], {0}),
+    "gaussian_bradley_terry_loss": (
+        lambda gap, spread: losses.gaussian_bradley_terry_loss(gap, spread.exp()),
+        [(B,), (B,)],
+        {0, 1},
+    ),
+    "gaussian_rating_loss": (losses.gaussian_rating_loss, [(B,), (B,), (B,)], {0, 1}),
+    "grm_loss": (losses.grm_loss, [(), ()], {0, 1}),
+    "grm_sft_loss": (losses.grm_sft_loss, [(B,)], {0}),
+    "head_overlap": (losses.head_overlap, [(2, V)], {0}),
+    "inner_share": (lambda x: losses.inner_share(x, low=-9, high=9, count=5), [(B,)], {0}),
+    "margin_cap_penalty": (
+        lambda gap, distance: losses.margin_cap_penalty(gap, probability(distance), base=1e-3, slope=1e-3),
+        [(B,), (B,)],
+        {0},
+    ),
+    "odin_loss": (losses.odin_loss, [(2 * B, V), (2, V), (2 * B,)], {0, 1}),
+    "odin_rewards": (lambda x, w: sums(losses.odin_rewards(x, w)), [(B, V), (2, V)], {0, 1}),
+    "pairwise_ranking_loss": (
+        lambda r: losses.pairwise_ranking_loss(r, RANKS),
+        [(B, V)],
+        {0},
+    ),
+    "pearson": (losses.pearson, [(B,), (B,)], {0, 1}),
+    "pessimistic_value": (
+        lambda x, theta, c: losses.pessimistic_value(x, theta, torch.eye(V).double(), centre=c),
+        [(B, V), (V,), (V,)],
+        {0, 1, 2},
+    ),
+    "plackett_luce_log_prob": (lambda r: losses.plackett_luce_log_prob(r, RANKS), [(B, V)], {0}),
+    "plackett_luce_loss": (lambda r: losses.plackett_luce_loss(r, RANKS), [(B, V)], {0}),
+    "product_of_experts_loss": (losses.product_of_experts_loss, [(B,), (B,)], {0, 1}),
+    "rao_kupper_log_probs": (losses.rao_kupper_log_probs, [(B,)], {0}),
+    "rating_loss": (losses.rating_loss, [(B, V), (B, V)], {0}),
+    "sinkhorn_loss": (
+        lambda x, y: losses.sinkhorn_loss(x.log_softmax(1), y.softmax(1), temperature=1.0),
+        [(B, V), (B, V)],
+        {0},
+    ),
+    "soft_bradley_terry_loss": (
+        lambda gap, p: losses.soft_bradley_terry_loss(gap, probability(p)),
+        [(B,), (B,)],
+        {0},
+    ),
+    "squared_tie_loss": (losses.squared_tie_loss, [(B,)], {0}),
+    "tied_preference_loss": (
+        lambda gap: losses.tied_preference_loss(losses.rao_kupper_log_probs(gap), torch.tensor([1, 0, -1])),
+        [(B,)],
+        {0},
+    ),
+    "true_rate_logit": (lambda x: losses.true_rate_logit(x, base_rate=0.1), [(B,)], {0}),
+    "vote_update": (lambda *t: sums(losses.vote_update(*t)), [(B,)] * 4, {0, 1, 2, 3}),
+    "wasserstein_loss": (
+        lambda x, y: losses.wasserstein_loss(x.log_softmax(1), y.softmax(1)),
+        [(B, V), (B, V)],
+        {0},
+    ),
 }
 # Detached altogether: numbers to look at, and weights that a loss multiplies with.
 CONSTANT: dict[str, tuple[Callable[..., Tensor], Shapes]] = {
@@ -185,6 +263,18 @@ CONSTANT: dict[str, tuple[Callable[..., Tensor], Shapes]] = {
     "softmax_weights": (losses.softmax_weights, [(B, T)]),
     "whiten": (lambda advantages: losses.whiten(advantages, MASK), [(B, T)]),
     "win_rate_rewards": (lambda p: losses.win_rate_rewards(antisymmetric(p)), [(B, V, V)]),
+    "annotator_log_likelihood": (
+        lambda gap: losses.annotator_log_likelihood(gap, torch.tensor([0, 1, 0]), annotators=2),
+        [(B, V)],
+    ),
+    "balance_weights": (lambda y: losses.balance_weights(probability(y), base_rate=0.1), [(B,)]),
+    "beta_bins": (lambda a, b: losses.beta_bins(a.exp(), b.exp(), bins=4), [(B,), (B,)]),
+    "bradley_terry_fit": (losses.bradley_terry_fit, [(B, V)]),
+    "mixture_log_likelihood": (losses.mixture_log_likelihood, [(B, V)]),
+    "pair_weights": (lambda r: losses.pair_weights(r, torch.tensor([0, 2])), [(B, V)]),
+    "prior_distance": (lambda c, r: losses.prior_distance(c, probability(r)), [(B,), (B,)]),
+    "responsibilities": (losses.responsibilities, [(B, V)]),
+    "strength_weights": (lambda s: losses.strength_weights(s.exp()), [(B,)]),
 }
 # Indices, booleans and plain numbers, which have no gradient to ask for.
 NOT_DIFFERENTIABLE = {
@@ -207,6 +297,8 @@ NOT_DIFFERENTIABLE = {
     "ramp",
     "segment_frames",
     "spo_removal",
+    "pessimism_bound",
+    "smoothed_probability",
 }
 # Losses that look only under the mask, or at the samples that are kept, and where that is in each shape.
 MASKED = {

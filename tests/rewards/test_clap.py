@@ -128,3 +128,17 @@ def test_an_extractor_that_does_something_else_is_refused(tmp_path: Path, key: s
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(ConfigError, match=f"{key} = "):
         load_small(small_card("clap-laion-htsat-unfused", folder))
+
+
+def test_the_score_is_the_product_of_its_vectors(reward: ClapReward) -> None:
+    """What rewards are trained on is what this one scores by, of long sounds too."""
+    scored = sounds(2_500, 4_000, 20_000)
+    media = reward.media_vectors(scored)
+    prompts = reward.prompt_vectors(PROMPTS)
+    torch.testing.assert_close((media * prompts).sum(-1), reward.score(scored).value, atol=1e-5, rtol=1e-4)
+    wave = waveform(scored[2])[None].requires_grad_()
+    vector = reward.media_vectors_with_grad(wave)
+    torch.testing.assert_close(vector.detach(), media[2:], atol=1e-5, rtol=1e-4)
+    vector.sum().backward()
+    assert wave.grad is not None
+    assert bool(wave.grad.abs().sum() > 0)

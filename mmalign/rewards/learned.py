@@ -1,0 +1,141 @@
+"""Rewards trained from preferences: a head on another reward's frozen vectors, in a folder with its card."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.errors import ConfigError, ShapeError
+from mmalign.media import Sample
+from mmalign.rewards.base import OK, EmbeddingReward, Score, obstacle, scatter
+from mmalign.rewards.cards import RewardCard, load_reward
+from mmalign.rewards.clip_encoder import freeze
+from mmalign.rewards.learned_heads import HeadOptions, Heads, joint_features
+from mmalign.rewards.weights import checkpoint, fill, read_state
+
+HEAD = "head.safetensors"
+"""Of a trained reward's folder, beside its card."""
+SCATTER = "scatter"
+"""The aspect that says how far people's answers scatter, as a std, where the head has a variance."""
+
+
+def load_backbone(name: str, *, device: str = "cpu") -> EmbeddingReward:
+    """A reward whose vectors others can be trained on.
+
+    Raises:
+        UnknownNameError: no such reward.
+        ConfigError: it has no vectors of media and prompts.
+    """
+    reward = load_reward(name, device=device)
+    if not isinstance(reward, EmbeddingReward):
+        raise ConfigError(
+            f"'{name}' has no vectors of media and prompts to train on; take a CLIP (embedded/shapes-clip, "
+            "clipscore-vit-l-14, pickscore-v1, ...) or a CLAP (clap-laion-htsat-unfused)"
+        )
+    return reward
+
+
+def fingerprint(backbone: EmbeddingReward) -> str:
+    """A hash of what a backbone makes of media: its card, its weights and how it prepares them."""
+    digest = hashlib.sha256(repr(getattr(backbone, "preprocessing", None)).encode())
+    digest.update(f"{backbone.card.target} {backbone.card.options}".encode())
+    model = getattr(getattr(backbone, "encoder", backbone), "model", None)
+    if isinstance(model, nn.Module):
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class LearnedReward:
+    """What people preferred, as heads learned it on frozen vectors.
+
+        value  = mean_k (head_k(features) - shift_k) / scale_k,   std = std_k of the same,   by K - 1
+
+    The unit is the card's: of pairs, standard deviations over the training samples, since pairs fix neither zero nor
+    scale; of ratings theirs; of labels log odds. Higher is better. ``std`` is epistemic, and None for one head.
+
+    Args:
+        card: its weights are the folder, its options what `mmalign reward train` wrote.
+        device: where backbone and head run.
+        backbone: a reward with vectors.
+        head: of ``HeadOptions``.
+        weights_of: the backbone's ``fingerprint`` at training.
+
+    Raises:
+        ConfigError: the head is missing or another, or the backbone's weights are not those it was trained on.
+    """
+
+    def __init__(
+        self,
+        card: RewardCard,
+        *,
+        device: str = "cpu",
+        backbone: str,
+        head: Mapping[str, Any],
+        weights_of: str | None = None,
+    ) -> None:
+        self.card, self.device = card, device
+        path = checkpoint(card, HEAD)
+        self.backbone = load_backbone(backbone, device=device)
+        found = fingerprint(self.backbone)
+        if weights_of not in (None, found):
+            raise ConfigError(
+                f"reward '{card.name}' was trained on other weights of '{backbone}' ({weights_of}) than those here "
+                f"({found}); its scores would mean nothing"
+            )
+        width = self.backbone.prompt_vectors(["a"]).shape[-1]
+        heads = Heads(width, HeadOptions.read(head))
+        fill(heads, read_state(path), origin=path)
+        self.heads = freeze(heads, device)
+
+    def obstacle(self, sample: Sample) -> str:
+        """ "ok", or why the sample cannot be scored."""
+        entry = obstacle(sample, self.card)
+        return self.backbone.obstacle(sample) if entry == OK else entry
+
+    def prepare(self, sample: Sample) -> Sample:
+        """The sample as the backbone wants it."""
+        return self.backbone.prepare(sample)
+
+    @torch.no_grad()
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """Value, std and aspects of each sample; on the CPU."""
+        status = [self.obstacle(sample) for sample in samples]
+        ready = [sample for sample, entry in zip(samples, status, strict=True) if entry == OK]
+        if not ready:
+            return scatter(status, torch.zeros(0))
+        features = self._features(self.backbone.media_vectors(ready).to(self.device), ready)
+        members = self.heads.members(features)
+        overall = self.heads.overall(members)
+        names = self.heads.options.aspects
+        aspects = {name: members[..., i].mean(0) for i, name in enumerate(names)} if len(names) > 1 else {}
+        _, log_variance = self.heads(features)
+        if log_variance is not None:
+            std = (log_variance / 2).exp() / self.heads.scale[:, None]
+            aspects[SCATTER] = self.heads.overall(std).mean(0)
+        spread = overall.std(0, correction=1) if len(members) > 1 else None
+        return scatter(status, overall.mean(0), aspects, std=spread)
+
+    def score_with_grad(self, media: Tensor, samples: Sequence[Sample], **options: Any) -> Tensor:
+        """Values [B] whose gradient reaches the media.
+
+        Args:
+            media: as the backbone takes them: pictures [B, 3, H, W] in [0, 1], sounds [B, C, N] in [-1, 1].
+            samples: B samples; only their prompts are read.
+            options: of the backbone, such as ``sample_rate_hz``.
+
+        Raises:
+            ShapeError: not one sample for each medium.
+        """
+        if len(media) != len(samples):
+            raise ShapeError(f"media: expected B = {len(samples)}, got {list(media.shape)}")
+        vectors_of: Callable[..., Tensor] = self.backbone.media_vectors_with_grad
+        features = self._features(vectors_of(media, **options), samples)
+        return self.heads.overall(self.heads.members(features)).mean(0)
+
+    def _features(self, media: Tensor, samples: Sequence[Sample]) -> Tensor:
+        prompts = self.backbone.prompt_vectors([sample.prompt for sample in samples])
+        return joint_features(media, prompts.to(media))

@@ -1,0 +1,201 @@
+"""Trains a reward from a preference file: reads, embeds, splits by prompt, fits, judges, and writes its folder."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from mmalign.evaluation.agreement import accuracy_without_ties, bootstrap_interval, fitted_temperature
+from mmalign.evaluation.detection import auroc
+from mmalign.files import whole_file
+from mmalign.rewards.base import EmbeddingReward
+from mmalign.rewards.cards import BESIDE, CARD
+from mmalign.rewards.learned import HEAD, fingerprint, load_backbone
+from mmalign.rewards.learned_heads import HeadOptions, Heads
+from mmalign.training.progress import stage
+from mmalign.training.reward_data import Examples, Kind, Split, read_examples, split_by_prompt
+from mmalign.training.reward_features import FeatureCache, embed_media, embed_prompts
+from mmalign.training.reward_fitting import FitOptions, Vectors, fit_heads
+
+UNITS: dict[Kind, str] = {
+    "pairs": "standard deviations over the samples of its training",
+    "ratings": "unit of the ratings",
+    "binary": "log odds of a good sample",
+}
+FEATURES = "features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTraining:
+    """What `mmalign reward train` needs."""
+
+    data: Path
+    backbone: str
+    out: Path
+    head: HeadOptions = field(default_factory=HeadOptions)
+    fit: FitOptions = field(default_factory=FitOptions)
+    heldout: float = 0.2
+    seed: int = 0
+    features: Path | None = None
+    """Where vectors are kept; None for ``out/features``."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What came of it."""
+
+    measure: str
+    """What ``value`` is: accuracy of pairs, of labels (as AUC), or the correlation with ratings."""
+    value: float
+    ci95: tuple[float, float]
+    heldout: int
+    """Examples of held-out prompts that ``value`` is over."""
+    epochs: int
+    best_epoch: int
+    rows: int
+    used: int
+    rejected: tuple[str, ...]
+    log_odds_per_unit: float | None
+    """Of pairs: the difference of two scores times this is the log odds that the first is preferred."""
+
+
+def train_reward(training: RewardTraining, examples: Examples | None = None) -> Trained:
+    """Train and write a reward.
+
+    Args:
+        training: what to do.
+        examples: of ``training.data``, where they are read already.
+
+    The folder has ``card.yaml`` and ``head.safetensors``, and in ``features`` the vectors that can be thrown away.
+
+    Raises:
+        DataError: the table cannot be used.
+        ConfigError: a setting that cannot work, or a backbone without vectors.
+    """
+    examples = examples or read_examples(training.data)
+    backbone = load_backbone(training.backbone, device=training.device)
+    weights_of = fingerprint(backbone)
+    cache = FeatureCache(training.features or training.out / FEATURES, weights_of)
+    media, status = embed_media(backbone, examples.media, cache)
+    examples = examples.without_media(status, training.data)
+    vectors = Vectors(media, embed_prompts(backbone, examples.prompts))
+    generator = torch.Generator().manual_seed(training.seed)
+    split = split_by_prompt(examples, heldout=training.heldout, generator=generator)
+    head = replace(training.head, aspects=examples.aspects)
+    with stage("fitting", training.fit.epochs) as bar:
+
+        def after_epoch(epoch: int, loss: float) -> None:
+            bar.advance()
+            bar.note(f"loss on unseen prompts {loss:.4f}")
+
+        heads, losses = fit_heads(
+            vectors,
+            split.train,
+            split.stopping,
+            head=head,
+            fit=training.fit,
+            generator=generator,
+            after_epoch=after_epoch,
+        )
+    trained = judge_heads(heads, vectors, split, losses)
+    write_folder(training, heads, backbone, weights_of, trained, examples)
+    return trained
+
+
+@torch.no_grad()
+def predicted(heads: Heads, vectors: Vectors, examples: Examples) -> np.ndarray[Any, Any]:
+    """[N]: the difference of scores of pairs, the score of single samples, each of the example's own aspect."""
+
+    def scores(media: torch.Tensor) -> torch.Tensor:
+        members = heads.members(vectors.features(media, examples.prompt))
+        return members.mean(0).gather(1, examples.aspect[:, None])[:, 0]
+
+    found = scores(examples.first)
+    return (found - scores(examples.second) if examples.kind == "pairs" else found).double().numpy()
+
+
+def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float]) -> Trained:
+    """The agreement with held-out examples, with a bootstrap interval over prompts."""
+    heldout, kind = split.heldout, split.heldout.kind
+    said, target = predicted(heads, vectors, heldout), heldout.target.double().numpy()
+    measures: dict[Kind, tuple[str, Callable[[Any], float]]] = {
+        "pairs": ("accuracy", lambda rows: accuracy_without_ties(target[rows], said[rows])),
+        "binary": ("AUC", lambda rows: auroc(said[rows], target[rows] > 0.5)),
+        "ratings": ("correlation", lambda rows: correlation(said[rows], target[rows])),
+    }
+    name, statistic = measures[kind]
+    interval = bootstrap_interval(statistic, heldout.prompt.tolist())
+    scale = None
+    if kind == "pairs":
+        margin = predicted(heads, vectors, split.stopping)
+        scale = 1 / fitted_temperature(margin, np.ones(len(margin)))
+    return Trained(
+        measure=name,
+        value=float(statistic(np.arange(len(heldout)))),
+        ci95=interval,
+        heldout=len(heldout),
+        epochs=len(losses),
+        best_epoch=1 + int(np.argmin(losses)),
+        rows=heldout.rows,
+        used=sum(part.used for part in (split.train, split.stopping, split.heldout)),
+        rejected=heldout.rejected,
+        log_odds_per_unit=scale,
+    )
+
+
+def correlation(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
+    """Pearson's; NaN where one side does not vary."""
+    if len(first) < 2 or first.std() == 0 or second.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def write_folder(
+    training: RewardTraining,
+    heads: Heads,
+    backbone: EmbeddingReward,
+    weights_of: str,
+    trained: Trained,
+    examples: Examples,
+) -> None:
+    """``head.safetensors``, then ``card.yaml``, so that a folder with a card is whole."""
+    path = training.out / HEAD
+    with whole_file(path) as unfinished:
+        save_file({name: t.contiguous() for name, t in heads.state_dict().items()}, unfinished)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    calibration = {
+        "log_odds_per_unit": trained.log_odds_per_unit,
+        f"heldout_{trained.measure}": trained.value,
+    }
+    head = heads.options.plain()
+    card = {
+        "target": "mmalign.rewards.learned:LearnedReward",
+        "weights": BESIDE,
+        "files": {HEAD: digest},
+        "modalities": list(backbone.card.modalities),
+        "unit": UNITS[examples.kind],
+        "higher_is_better": True,
+        "differentiable": backbone.card.differentiable,
+        "licence": {**backbone.card.licence, "head": "that of the preferences"},
+        "calibration": {k: float(v) for k, v in calibration.items() if v is not None and np.isfinite(v)},
+        "source": (
+            f"`mmalign reward train` on {trained.used} rows of {training.data.name}: {examples.kind} of "
+            f"{len(examples.prompts)} prompts; {trained.measure} {trained.value:.3f} on held-out prompts"
+        ),
+        "options": {"backbone": training.backbone, "weights_of": weights_of, "head": head},
+    }
+    with whole_file(training.out / CARD) as unfinished:
+        note = yaml.safe_dump(
+            {"seed": training.seed, **asdict(training.fit)}, default_flow_style=True, width=1_000
+        )
+        unfinished.write_text(
+            f"# Trained with {note.strip()}\n" + yaml.safe_dump(card, sort_keys=False, allow_unicode=True),
+            encoding="utf-8",
+        )

@@ -1,0 +1,168 @@
+"""``mmalign reward train``: from a table to a reward that scores, and what it says of data that cannot be used."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmalign.cli import reward, rewards, score
+from mmalign.cli.main import main
+from mmalign.errors import ConfigError, DataError
+from mmalign.media import Image, Sample
+from mmalign.rewards.cards import find_card, load_reward
+from mmalign.worlds import shapes
+
+Rows = list[dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a right and a wrong picture for each of 60 prompts."""
+    folder = tmp_path_factory.mktemp("world")
+    scenes = shapes.all_shapes("train")[::5][:60]
+    colours = list(shapes.COLOURS)
+    wrong = [replace(s, colour=colours[(colours.index(s.colour) + 2) % 6]) for s in scenes]
+    random = torch.Generator().manual_seed(0)
+    for name, which in (("right", scenes), ("wrong", wrong)):
+        for i, picture in enumerate(shapes.render([(s,) for s in which], random)):
+            Image(picture).save(folder / f"{name}-{i}.png")
+    (folder / "prompts.txt").write_text("\n".join(shapes.caption((s,)) for s in scenes))
+    return folder
+
+
+def prompts(world: Path) -> list[str]:
+    return (world / "prompts.txt").read_text().splitlines()
+
+
+def pairs(world: Path) -> Rows:
+    return [
+        {"prompt": prompt, "chosen": f"right-{i}.png", "rejected": f"wrong-{i}.png"}
+        for i, prompt in enumerate(prompts(world))
+    ]
+
+
+def singles(world: Path, column: str, good: object, bad: object) -> Rows:
+    return [
+        {"prompt": prompt, "sample": f"{name}-{i}.png", column: value}
+        for i, prompt in enumerate(prompts(world))
+        for name, value in (("right", good), ("wrong", bad))
+    ]
+
+
+def table(world: Path, rows: Rows, name: str) -> Path:
+    path = world / name
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def train(data: Path, out: Path, *more: str) -> int:
+    return reward.main(["train", "--data", str(data), "--out", str(out), *more])
+
+
+def test_pairs_become_a_reward_that_scores(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine"
+    assert train(table(world, pairs(world), "pairs.csv"), out, "--members", "3") == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(out)
+    assert "60 rows: 60 used, 0 rejected" in captured.err
+    accuracy = find_card(str(out)).calibration["heldout_accuracy"]
+    assert f"held-out accuracy {accuracy:.3f}" in captured.err
+    assert accuracy == 1.0  # a wrong colour is easy to see for this backbone
+    assert rewards.main([str(out)]) == 0
+    assert "standard deviations" in capsys.readouterr().out
+    media = [str(world / f"{name}-0.png") for name in ("right", "wrong")]
+    assert score.main([*media, "--reward", str(out), "--prompt", prompts(world)[0], "--format", "csv"]) == 0
+    right, wrong = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert float(right["score"]) > float(wrong["score"])
+    assert float(right["std"]) > 0
+
+
+def test_ratings_come_back_in_their_unit_and_labels_as_log_odds(world: Path, tmp_path: Path) -> None:
+    ratings = table(world, singles(world, "score", 80, 20), "ratings.csv")
+    assert train(ratings, tmp_path / "ratings", "--loss", "gaussian") == 0
+    labels = table(world, singles(world, "label", "true", "false"), "labels.csv")
+    assert train(labels, tmp_path / "labels", "--head", "deep") == 0
+    seen = [[Image.load(world / f"{name}-{i}.png") for i in range(20)] for name in ("right", "wrong")]
+    said = prompts(world)
+    for name, middle in (("ratings", 50.0), ("labels", 0.0)):
+        loaded = load_reward(str(tmp_path / name))
+        good, bad = (
+            loaded.score([Sample(said[i], media) for i, media in enumerate(side)]).value for side in seen
+        )
+        assert good.mean() > middle > bad.mean()
+    assert "scatter" in load_reward(str(tmp_path / "ratings")).score([Sample(said[0], seen[0][0])]).aspects
+    assert find_card(str(tmp_path / "ratings")).unit == "unit of the ratings"
+
+
+def test_the_same_seed_gives_the_same_head_from_a_cache_or_without(world: Path, tmp_path: Path) -> None:
+    data = table(world, pairs(world), "pairs.csv")
+    for name in ("a", "b"):
+        assert train(data, tmp_path / name, "--features", str(tmp_path / "features"), "--epochs", "2") == 0
+    parts = list((tmp_path / "features").rglob("*.safetensors"))
+    assert parts
+    parts[0].write_bytes(b"damaged")  # counts as absent
+    assert train(data, tmp_path / "c", "--features", str(tmp_path / "features"), "--epochs", "2") == 0
+    heads = [(tmp_path / name / "head.safetensors").read_bytes() for name in "abc"]
+    assert heads[0] == heads[1] == heads[2]
+    assert train(data, tmp_path / "d", "--features", str(tmp_path / "features"), "--seed", "1") == 0
+    assert (tmp_path / "d" / "head.safetensors").read_bytes() != heads[0]
+
+
+def test_rows_that_cannot_be_used_are_counted_and_told(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (world / "right-0.png").read_bytes()
+    (world / "half.png").write_bytes(whole[: len(whole) // 2])
+    rows: Rows = [
+        *pairs(world),
+        {"prompt": "a", "chosen": "missing.png", "rejected": "wrong-0.png"},
+        {"prompt": "", "chosen": "right-0.png", "rejected": "wrong-0.png"},
+        {"prompt": "a", "chosen": "right-0.png", "rejected": "right-0.png"},
+        {"prompt": "a", "chosen": "right-0.png", "rejected": "half.png"},
+    ]
+    assert train(table(world, rows, "bad.csv"), tmp_path / "r", "--epochs", "1") == 0
+    said = capsys.readouterr().err
+    assert "64 rows: 60 used, 4 rejected" in said
+    for row, what in ((61, "no such file"), (62, "expected a text"), (63, "the same file"), (64, "half.png")):
+        assert any(f"row {row}" in line and what in line for line in said.splitlines())
+
+
+def test_data_that_say_nothing_are_refused(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    with pytest.raises(DataError, match="every label is True"):
+        train(table(world, singles(world, "label", "true", "true"), "one.csv"), out)
+    with pytest.raises(DataError, match="every score is 3"):
+        train(table(world, singles(world, "score", 3, 3), "flat.csv"), out)
+    with pytest.raises(DataError, match="none of its 1 rows can be used"):
+        train(table(world, [{"prompt": "a", "chosen": "no.png", "rejected": "no.png"}], "none.csv"), out)
+    with pytest.raises(DataError, match="demonstrations say nothing"):
+        train(table(world, [{"prompt": "a", "sample": "right-0.png"}], "demo.csv"), out)
+    with pytest.raises(ConfigError, match="2 prompts: one to train on"):
+        train(table(world, pairs(world)[:2], "two.csv"), out)
+    with pytest.raises(ConfigError, match="--loss squared is not for pairs"):
+        train(table(world, pairs(world), "pairs.csv"), out, "--loss", "squared")
+    with pytest.raises(DataError, match="no such file"):
+        train(world / "absent.csv", out)
+    assert not (out / "card.yaml").exists()
+
+
+def test_unknown_options_and_backbones_are_usage_errors(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = table(world, pairs(world), "pairs.csv")
+    with pytest.raises(SystemExit) as stopped:
+        train(data, tmp_path / "r", "--epoch", "3")
+    assert stopped.value.code == 2
+    capsys.readouterr()
+    command = ["reward", "train", "--data", str(data), "--out", str(tmp_path / "r"), "--backbone"]
+    assert main([*command, "embedded/shape-clip"]) == 2
+    assert "Did you mean 'embedded/shapes-clip'" in capsys.readouterr().err
+    assert main([*command, "placebo"]) == 2
+    assert "has no vectors" in capsys.readouterr().err

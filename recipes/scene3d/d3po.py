@@ -12,10 +12,10 @@ recipe = Recipe(
     heldout_prompts="embedded/shapes-views-heldout",
     method=D3POConfig(group_size=4, rollout_steps=6, window=2),
     train=TrainConfig(
-        steps=80,
+        steps=60,
         batch_size=64,
         micro_batch_size=64,
-        learning_rate=5e-3,
+        learning_rate=2e-3,
         lr_schedule="linear",
         lora_rank=16,
         checkpoint_every=10,

@@ -137,9 +137,14 @@ class ClapReward:
     @torch.no_grad()
     def score(self, samples: Sequence[Sample]) -> Score:
         """One score per sound; values on the CPU."""
-        prepared = [self.prepare(sample) for sample in samples]
-        status = [self.obstacle(sample) for sample in prepared]
-        ready = [sample for sample, entry in zip(prepared, status, strict=True) if entry == OK]
+        ready, status = [], []
+        for sample in samples:
+            entry = obstacle(sample, self.card)
+            if entry == OK:
+                sample = self.prepare(sample)
+                entry = self._fault(sample)
+            status.append(entry)
+            ready += [sample] if entry == OK else []
         if not ready:
             return scatter(status, torch.zeros(0))
         audio, shares = self._windows(ready)

@@ -61,6 +61,16 @@ class DenoisingAdapter(ABC, Generic[M]):
             media += [self.medium(values) for values in drawn.float().cpu()]
         return media
 
+    def latents(
+        self, prompts: Sequence[str], *, seeds: Sequence[int], batch_size: int = 32, **options: Any
+    ) -> Tensor:
+        """The final latents [N, ...] of what ``generate`` draws, as ``decode`` takes them."""
+        starts = range(0, len(prompts), batch_size)
+        rows = [slice(i, i + batch_size) for i in starts]
+        return torch.cat(
+            [self.generator.sample_latents(prompts[some], seeds=seeds[some], **options) for some in rows]
+        )
+
     def condition(self, prompts: Sequence[str], **options: Any) -> Conditioning:
         """Conditioning of prompts without guidance, under the same options as samples are drawn with."""
         return self.generator.condition(prompts, **options)

@@ -125,6 +125,10 @@ class SpeechAdapter:
         del options
         return self.generator.condition(prompts)
 
+    def values(self, medium: Speech) -> Tensor:
+        """The waveform [1, N] in [-1, 1]."""
+        return medium.waveform
+
     def encode(self, media: Sequence[Speech]) -> Tensor:
         """Tokens [B, T, 1] of sounds, each with its end where the model has one.
 

@@ -94,9 +94,12 @@ def prediction_of(output: Any) -> Tensor:
 
 
 @contextmanager
-def listen(pipeline: Any, denoiser: nn.Module, *, stop_at_call: int | None = None) -> Iterator[Recording]:
+def listen(
+    pipeline: Any, denoiser: nn.Module, *, stop_at_call: int | None = None, last_step_only: bool = False
+) -> Iterator[Recording]:
     """Record a pipeline's run; with ``stop_at_call`` n, leave it when the denoiser is called for the n-th time.
 
+    ``last_step_only`` keeps no call and the newest step, so that a long run takes no more memory than a short one.
     Hooks rather than a replaced ``forward``, so that offloading, compiling and wrapping go on working; a subclass put
     in the scheduler's place rather than a patched method, since some pipelines copy their scheduler before use.
     """
@@ -126,14 +129,20 @@ def listen(pipeline: Any, denoiser: nn.Module, *, stop_at_call: int | None = Non
             time = float(torch.as_tensor(given["timestep"]).flatten()[0])
             result = super().step(*args, **kwargs)
             after_step = prediction_of(result if isinstance(result, tuple) else result.prev_sample)
+            if last_step_only:
+                recording.steps.clear()
             recording.steps.append(Step(output, time, sample, after_step.detach().clone()))
             return result
 
     Recorder.__name__, Recorder.__qualname__ = original.__name__, original.__qualname__
-    handles = [
-        denoiser.register_forward_pre_hook(before, with_kwargs=True),
-        denoiser.register_forward_hook(after, with_kwargs=True),
-    ]
+    handles = (
+        []
+        if last_step_only
+        else [
+            denoiser.register_forward_pre_hook(before, with_kwargs=True),
+            denoiser.register_forward_hook(after, with_kwargs=True),
+        ]
+    )
     scheduler.__class__ = Recorder
     try:
         yield recording

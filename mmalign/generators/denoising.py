@@ -198,6 +198,22 @@ class DenoisingGenerator:
         output = self.pipeline(**{"output_type": "pt", **arguments}, return_dict=False)[0]
         return output if arguments.get("output_type") == "latent" else media_of(output)
 
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        guidance: float | None = None,
+        steps: int | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """The final latents [B, ...] of what :meth:`sample` draws, as :meth:`decode` takes them."""
+        latent = {**options, "output_type": "latent"}
+        with listen(self.pipeline, self.policy, last_step_only=True) as recording:
+            self.sample(prompts, seeds=seeds, guidance=guidance, steps=steps, **latent)
+        return recording.steps[-1].prev_sample
+
     def pipeline_options(
         self, *, guidance: float | None = None, steps: int | None = None, **options: Any
     ) -> dict[str, Any]:

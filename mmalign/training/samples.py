@@ -1,30 +1,18 @@
 """Draws a folder of samples that survives interruption: media, and metadata.jsonl with all that draws them again."""
 
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from mmalign.errors import ConfigError
 from mmalign.files import whole_file
-from mmalign.generators.token_layouts import IGNORED
-from mmalign.generators.tokens import TokenGenerator
-from mmalign.media import MEDIA, VIEWS_SUFFIX, WRITTEN_SUFFIX, Media, Modality, Sample, Scene3D, Speech
+from mmalign.media import MEDIA, VIEWS_SUFFIX, WRITTEN_SUFFIX, Media, Modality, Sample, Scene3D
 from mmalign.processes import Processes
+from mmalign.training.drawn import Draw, drawing, write_latents
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
 from mmalign.training.recipe import SamplingConfig
-
-Drawn = tuple[Sequence[Media], Sequence[dict[str, Any]]]
-"""Media, and of each what its row of metadata.jsonl says beside prompt, seed and options."""
-
-TOKENS = "tokens"
-"""The field of metadata.jsonl that holds the tokens [T, K] of which a medium was made."""
 
 
 def draw_samples(
@@ -37,9 +25,14 @@ def draw_samples(
     *,
     weights: Literal["policy", "reference"],
     title: str,
+    keep_latents: bool = False,
 ) -> list[Sample]:
-    """Draw what is missing of ``samples/<side>`` of a run and read all of it back, as people will see or hear it."""
+    """Draw what is missing of ``samples/<side>`` of a run and read all of it back, as people will see or hear it.
+
+    With ``keep_latents`` a denoiser's latents are kept for ``read_drawn``.
+    """
     folder = run.samples / side
+    options = {"batch_size": sampling.batch_size, **sampling.options()}
     with adapter.generator.weights(weights):
         write_samples(
             adapter,
@@ -49,6 +42,7 @@ def draw_samples(
             sampling,
             title=title,
             after_batch=lambda: run.keep(adapter.generator.denoiser_passes),
+            draw=drawing(adapter, keep_latents=keep_latents, **options),
         )
     return read_samples(folder, adapter.modality)
 
@@ -62,25 +56,15 @@ def write_samples(
     *,
     title: str,
     after_batch: Callable[[], None] = lambda: None,
-    draw: Callable[[Sequence[str], Sequence[int]], Drawn] | None = None,
+    draw: Draw | None = None,
 ) -> None:
     """Write media and metadata.jsonl, going on after the last whole batch that is there.
 
     A batch is noted in metadata.jsonl only once all its files are on disk, so an interrupted stage goes on with
     whole batches, laid out as they would have been. ``draw`` takes the place of ``adapter.generate``.
     """
-
-    def plainly(prompts: Sequence[str], seeds: Sequence[int]) -> Drawn:
-        options = {"batch_size": sampling.batch_size, **sampling.options()}
-        if isinstance(adapter.generator, TokenGenerator):
-            # Encoding a sound again gives other tokens than those that made it.
-            tokens = adapter.tokens(prompts, seeds=seeds, **options)
-            notes = [{TOKENS: row[row[:, 0] != IGNORED].tolist()} for row in tokens.cpu()]
-            return adapter.decode(tokens, transcripts=prompts), notes
-        media = adapter.generate(prompts, seeds=seeds, **options)
-        return media, [{}] * len(media)
-
-    draw = draw or plainly
+    if draw is None:
+        draw = drawing(adapter, keep_latents=False, batch_size=sampling.batch_size, **sampling.options())
     folder.mkdir(parents=True, exist_ok=True)
     processes, metadata = Processes(), folder / "metadata.jsonl"
     if processes.main:
@@ -103,6 +87,7 @@ def write_samples(
                 media, notes = draw(prompts[cut], seeds[cut])
                 names = [f"{i:05d}{suffix}" for i in rows]
                 list(writers.map(_write, media, [folder / name for name in names]))
+                write_latents(folder, names, notes)
                 for i, name, note in zip(rows, names, notes, strict=True):
                     row = {"file_name": name, "prompt": prompts[i], "seed": seeds[i], **options, **note}
                     lines.append(json.dumps(row, ensure_ascii=False) + "\n")
@@ -130,40 +115,6 @@ def read_samples(folder: Path, modality: Modality) -> list[Sample]:
         Sample(row["prompt"], medium, meta={**row, "path": path})
         for row, medium, path in zip(rows, media, paths, strict=True)
     ]
-
-
-def drawn_tokens(adapter: Any, files: Sequence[Path]) -> dict[Path, Tensor]:
-    """Of media files the tokens [T, K] that made them, where the metadata.jsonl beside them says so.
-
-    A folder whose first tokens do not sound like their file is another model's, and is left out.
-    """
-    wanted, found = set(files), dict[Path, Tensor]()
-    for folder in dict.fromkeys(path.parent for path in files):
-        metadata = folder / "metadata.jsonl"
-        if not metadata.is_file():
-            continue
-        rows = map(json.loads, metadata.read_text(encoding="utf-8").splitlines())
-        named = {folder / row["file_name"]: row[TOKENS] for row in rows if TOKENS in row}
-        tokens = {path: torch.tensor(row) for path, row in named.items() if path in wanted}
-        if tokens and _makes(adapter, *next(iter(tokens.items()))):
-            found |= tokens
-        elif tokens:
-            warnings.warn(
-                f"{metadata}: its tokens do not make its files by this model; the files are encoded"
-            )
-    return found
-
-
-def _makes(adapter: Any, path: Path, tokens: Tensor) -> bool:
-    """Whether these tokens are those of a file, to what writing it rounds."""
-    try:
-        (made,) = adapter.decode(tokens[None])
-    except (ConfigError, IndexError, RuntimeError, ValueError):
-        return False
-    heard = Speech.load(path)
-    return made.waveform.shape == heard.waveform.shape and torch.allclose(
-        made.waveform, heard.waveform, atol=1e-3
-    )
 
 
 def _write(medium: Media, path: Path) -> None:

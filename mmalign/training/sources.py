@@ -20,10 +20,11 @@ from mmalign.methods.latents import LatentPairs, LatentSamples
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.compose import score_in_batches
+from mmalign.training.drawn import read_drawn
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import console, stage
 from mmalign.training.recipe import Recipe
-from mmalign.training.samples import draw_samples, drawn_tokens
+from mmalign.training.samples import draw_samples
 
 Data = LatentPairs | LatentSamples
 OWN = 20
@@ -87,6 +88,7 @@ def scored_groups(
         recipe.sampling,
         weights="reference",
         title="training samples",
+        keep_latents=True,
     )
     with console.status("scoring"):
         scores = score_in_batches(reward, samples).value.unflatten(0, (len(prompts), G))
@@ -165,19 +167,18 @@ def encode_samples(adapter: Any, ratings: Sequence[Rating], recipe: Recipe) -> L
 def encode_files(adapter: Any, files: Sequence[Path], *, batch_size: int = 32) -> Tensor:
     """Latents [N, ...] or tokens [N, T, K] of media files, a file that occurs twice encoded once.
 
-    The tokens of the generator's own samples are those that made them: encoding a sound again gives others.
+    Those of the generator's own samples are what they were made of: encoding a sample again gives others.
     """
-    on_tokens = isinstance(adapter.generator, TokenGenerator)
-    drawn = drawn_tokens(adapter, files) if on_tokens else {}
+    drawn = read_drawn(adapter, files)
     known, load = [path for path in dict.fromkeys(files) if path not in drawn], MEDIA[adapter.modality].load
-    parts = [tokens[None] for tokens in drawn.values()]
+    parts = [made_of[None] for made_of in drawn.values()]
     with stage("encoding samples", len(known)) as bar:
         for start in range(0, len(known), batch_size):
             some = known[start : start + batch_size]
             parts.append(adapter.encode([load(path) for path in some]).cpu())
             bar.advance(len(some))
     index = {path: i for i, path in enumerate((*drawn, *known))}
-    encoded = stack_tokens(parts) if on_tokens else torch.cat(parts)
+    encoded = stack_tokens(parts) if isinstance(adapter.generator, TokenGenerator) else torch.cat(parts)
     return encoded[torch.tensor([index[path] for path in files])]
 
 

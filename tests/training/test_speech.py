@@ -23,9 +23,9 @@ from mmalign.methods.configs import (
     TokenRewardDistillationConfig,
 )
 from mmalign.training.align import align
+from mmalign.training.drawn import read_drawn
 from mmalign.training.estimate import estimate
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig, load_recipe
-from mmalign.training.samples import drawn_tokens
 from mmalign.training.sources import encode_files
 from tests.training.killing import kill_in
 
@@ -95,7 +95,7 @@ def test_what_trains_on_own_samples_is_the_tokens_that_made_them(finished: Path)
     encoded = encode_files(adapter, [elsewhere, files[1]])
     assert torch.equal(encoded[0][encoded[0] != IGNORED], adapter.encode([Speech.load(elsewhere)])[0, :, 0])
     assert torch.equal(encoded[1][encoded[1] != IGNORED], tokens[1][tokens[1] != IGNORED])
-    assert list(drawn_tokens(adapter, [files[1]])) == [files[1]]
+    assert list(read_drawn(adapter, [files[1]])) == [files[1]]
 
 
 def test_tokens_of_another_model_are_not_taken_for_this_ones(finished: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_tokens_of_another_model_are_not_taken_for_this_ones(finished: Path, tmp
     for wrong in ([[(code + 1) % 100] for (code,) in row["tokens"]], [[999_999]]):
         (tmp_path / "metadata.jsonl").write_text(json.dumps({**row, "tokens": wrong}) + "\n")
         with pytest.warns(UserWarning, match="do not make its files by this model"):
-            assert not drawn_tokens(adapter, [file])
+            assert not read_drawn(adapter, [file])
 
 
 def test_the_lora_loads_in_plain_transformers(finished: Path) -> None:

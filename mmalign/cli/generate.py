@@ -103,10 +103,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     adapter = load_adapter(command.model, **sampling.pipeline_options())
     if isinstance(adapter.generator, DenoisingGenerator):
+        guided = 1.0 if adapter.generator.guidance_name is None else 4.5
         sampling = replace(
             sampling,
             steps=28 if command.steps is None else command.steps,
-            guidance=4.5 if command.guidance is None else command.guidance,
+            guidance=guided if command.guidance is None else command.guidance,
         )
     if command.lora is not None:
         adapter.load_lora(command.lora)

@@ -27,6 +27,11 @@ from mmalign.sampling.parametrisation import Prediction
 
 PROBE_PROMPTS = ("a", "the other one")
 PROBE_STEPS = 4
+TRUE_GUIDANCE = "true_cfg_scale"
+"""A guidance by two branches where ``guidance_scale`` is something else; it asks for the other prompt."""
+GUIDANCE_NAMES = ("guidance_scale", TRUE_GUIDANCE)
+NO_PROMPT = " "
+"""The other prompt, as diffusers documents it for QwenImage."""
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest relative error of a load-time check; in sixteen bits it is the rounding of the pipeline's own latents."""
 
@@ -222,11 +227,12 @@ class DenoisingGenerator:
         ``guidance`` None becomes the value that turns guidance off.
 
         Raises:
-            ConfigError: guidance is asked of a pipeline that takes no ``guidance_scale``.
+            ConfigError: guidance is asked of a pipeline that takes no ``guidance_scale``, or ignores it.
         """
         if guidance not in (None, 1) and self.guidance_name is None:
             raise ConfigError(
-                f"{type(self.pipeline).__name__} takes no guidance_scale; guidance = {guidance} would be ignored"
+                f"{type(self.pipeline).__name__} takes no guidance that mixes two branches linearly, or ignores its "
+                f"guidance_scale; leave out guidance = {guidance}"
             )
         given = {**self.options, **options}
         own: dict[str, Any] = {pipeline_name(name, self.pipeline): value for name, value in given.items()}
@@ -250,6 +256,9 @@ class DenoisingGenerator:
             "prompt": list(prompts),
             **self.pipeline_options(guidance=guidance, steps=steps, **options),
         }
+        if self.guidance_name == TRUE_GUIDANCE and guidance not in (None, 1):
+            other = arguments.get("negative_prompt") or NO_PROMPT
+            arguments["negative_prompt"] = [other] * len(prompts) if isinstance(other, str) else other
         if seeds is not None:
             arguments["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         known = call_options(self.pipeline)
@@ -299,7 +308,7 @@ class DenoisingGenerator:
 
     def _probe(self, options: dict[str, Any]) -> None:
         """Run the pipeline plainly, with guidance, and with every prompt twice; keep what explains all of it."""
-        self.guidance_name = "guidance_scale" if "guidance_scale" in call_options(self.pipeline) else None
+        self.guidance_name = next((n for n in GUIDANCE_NAMES if n in call_options(self.pipeline)), None)
 
         def probe(
             *prompts: str, guidance: float | None = None, output: str = "latent", **extra: Any
@@ -341,12 +350,25 @@ class DenoisingGenerator:
             "timestep rows explain the steps", row_error(self.pipeline.scheduler, self.timesteps, plain)
         )
         self.guidance = Guidance("none")
-        if self.guidance_name is not None:
+        for name in GUIDANCE_NAMES:
+            if name not in call_options(self.pipeline):
+                continue
+            self.guidance_name = name
             guided = [(scale, probe(*PROBE_PROMPTS, guidance=scale)[0]) for scale in (2.0, 5.0)]
-            self.guidance, error = fit_guidance(
-                plain, guided, self.axes, latents_name=self.latents_name, sign=sign
-            )
+            if _same_steps(*(recording for _, recording in guided)):
+                self.guidance_name = (
+                    None  # the pipeline ignores it: QwenImage, and Flux without guidance embeddings
+                )
+                continue
+            rule, error = fit_guidance(plain, guided, self.axes, latents_name=self.latents_name, sign=sign)
+            if name == TRUE_GUIDANCE and error > TOLERANCES[self.dtype]:
+                self.guidance_name = (
+                    None  # QwenImage rescales the mixture: offered neither here nor in training
+                )
+                continue
             self._check("guidance is linear in its branches", error)
+            self.guidance = rule
+            break
         media = media_of(output)
         latents = plain.steps[-1].prev_sample
         self.codec, error = build_codec(self.pipeline, latents=latents, media=media, calls=decoded)
@@ -369,6 +391,12 @@ def _relative_error(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
         return torch.inf
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
+
+
+def _same_steps(one: Recording, other: Recording) -> bool:
+    """Whether two runs gave their scheduler the same."""
+    pairs = zip(one.steps, other.steps, strict=True)
+    return all(torch.equal(a.model_output, b.model_output) for a, b in pairs)
 
 
 def _sign(plain: Recording) -> tuple[int, float]:

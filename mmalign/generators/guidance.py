@@ -113,7 +113,7 @@ def fit_guidance(
         found = tensors(replace(rule, conditional_index=index).branches(calls, axes, batch=batch)[0])
         return sum(
             float((found[path].float() - tensor.float()).abs().sum())
-            if found[path].shape == tensor.shape
+            if path in found and found[path].shape == tensor.shape  # QwenImage leaves out a mask of ones
             else 1e9
             for path, tensor in wanted.items()
         )

@@ -12,7 +12,8 @@ from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
 from mmalign.generators.capture import run
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.sampling.parametrisation import add_noise
-from tests.generators.small_pipelines import PIPELINES, stable_diffusion, stable_diffusion_3
+from tests.generators.small_picture_pipelines import PICTURE_PIPELINES
+from tests.generators.small_pipelines import PIPELINES, flux, stable_diffusion, stable_diffusion_3
 
 SIZE = {"height": 16, "width": 16}
 PROMPTS = ["a red circle", "one blue star on the left", "two"]
@@ -45,7 +46,7 @@ def test_guidance_weights_are_those_of_the_paper(generator: DenoisingGenerator) 
     if generator.guidance.layout == "none":
         assert "flux" in type(generator.pipeline).__name__.lower()
         return
-    assert generator.guidance.conditional_index == 1
+    assert generator.guidance.conditional_index == (0 if generator.guidance.layout == "two_calls" else 1)
     assert generator.guidance.weights(4.0) == pytest.approx((4.0, -3.0), abs=1e-5)
 
 
@@ -84,15 +85,41 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_batch(generator: DenoisingG
 
 def test_a_sample_is_the_one_of_plain_diffusers(generator: DenoisingGenerator) -> None:
     ours = generator.sample(PROMPTS[:1], seeds=[3], steps=3, guidance=2.0, **SIZE)
+    guidance = {"true_cfg_scale": 2.0, "negative_prompt": " "}
     plain = generator.pipeline(
         PROMPTS[:1],
+        **(guidance if generator.guidance.layout == "two_calls" else {"guidance_scale": 2.0}),
         num_inference_steps=3,
-        guidance_scale=2.0,
         generator=[torch.Generator("cpu").manual_seed(3)],
         output_type="pt",
         **SIZE,
     ).images
     assert torch.equal(ours, plain)
+
+
+def test_where_guidance_scale_is_something_else_guidance_is_that_of_two_branches() -> None:
+    generator = DenoisingGenerator(flux(), **SIZE)
+    assert DenoisingGenerator(flux(guidance_embeds=True), **SIZE).guidance_name == "guidance_scale"
+    assert (generator.guidance_name, generator.guidance.layout) == ("true_cfg_scale", "two_calls")
+    ours = generator.sample(PROMPTS[:2], seeds=[3, 4], steps=3, guidance=2.0)
+    plain = generator.pipeline(
+        PROMPTS[:2],
+        negative_prompt=[" ", " "],
+        num_inference_steps=3,
+        true_cfg_scale=2.0,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in (3, 4)],
+        output_type="pt",
+        **SIZE,
+    ).images
+    assert torch.equal(ours, plain)
+    assert not torch.allclose(ours, generator.sample(PROMPTS[:2], seeds=[3, 4], steps=3), atol=1e-3)
+
+
+def test_guidance_that_no_two_weights_explain_is_refused() -> None:
+    build, options = PICTURE_PIPELINES["qwen-image"]  # it rescales what it mixes
+    generator = DenoisingGenerator(build(), **options)
+    with pytest.raises(ConfigError, match="leave out guidance = 3"):
+        generator.sample(["a"], seeds=[0], guidance=3.0)
 
 
 def test_encode_is_normalised_as_decode_expects(generator: DenoisingGenerator) -> None:

@@ -5,7 +5,7 @@ probability 0.3. The autoencoder is not learned but written down: 16 bands of a 
 as carriers, so that latents say what is heard and nothing of phases, and the denoiser has few of them to learn. It
 makes 1.28 s of sound at 8 kHz whatever duration is asked for; the pipeline cuts.
 
-    uv run python recipes/pretrain/tones.py        # about 15 minutes on one core; resumes where it stopped
+    uv run python recipes/pretrain/tones.py        # about 30 minutes on one shared core; resumes where it stopped
 """
 
 import math
@@ -58,13 +58,14 @@ class Settings:
     out: Path = Path("assets/tones")
     work: Path = Path("runs/pretrain/tones")
     """Checkpoints and spectrograms of the progress."""
-    sounds: int = 2_000
+    sounds: int = 6_000
     two_sounds: float = 0.7
     text_steps: int = 700
-    steps: int = 2_000
-    clean_steps: int = 1_200
+    steps: int = 5_000
+    clean_steps: int = 4_000
     """Of these, the first are on true captions."""
-    batch: int = 48
+    batch: int = 64
+    bf16: bool = True
     caption_noise: float = 0.3
     caption_dropout: float = 0.1
     device: str = "cpu"
@@ -393,7 +394,15 @@ def train(
         return (velocity - (alpha * gaussian - share * clean)).square().mean()
 
     modules = nn.ModuleDict({"transformer": transformer})
-    fit("denoiser", modules, loss, steps=settings.steps, learning_rate=1.5e-3, folder=settings.work)
+    fit(
+        "denoiser",
+        modules,
+        loss,
+        steps=settings.steps,
+        learning_rate=1.5e-3,
+        folder=settings.work,
+        bf16=settings.bf16,
+    )
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ attributes and not the list. Half of the sounds went through the autoencoder of 
 and all are of another loudness, as a generator's are; each batch holds distinct scenes, and each sound also meets a
 caption that is wrong in one attribute.
 
-    uv run python recipes/pretrain/tones_clap.py        # about 20 minutes on one shared core; resumes where it stopped
+    uv run python recipes/pretrain/tones_clap.py        # about 30 minutes on one shared core; resumes where it stopped
 """
 
 import json
@@ -122,7 +122,10 @@ def build_tokenizer(folder: Path) -> RobertaTokenizer:
 
 
 def build_model(settings: Settings, tokenizer: RobertaTokenizer) -> ClapModel:
-    """Untrained; attention in quarters of a sound, then over all of it, and two layers of text."""
+    """Untrained; attention in sixteenths of a sound, in quarters, then over all of it, and two layers of text.
+
+    Neighbours are merged twice, so that a place in time is known; with one merge it never heard which sound was first.
+    """
     torch.manual_seed(settings.seed)
     model = ClapModel(
         ClapConfig(
@@ -145,11 +148,11 @@ def build_model(settings: Settings, tokenizer: RobertaTokenizer) -> ClapModel:
                 "spec_size": 2 * BANDS,
                 "patch_size": 4,
                 "patch_stride": (4, 4),
-                "patch_embeds_hidden_size": 48,
-                "hidden_size": 96,
-                "depths": [2, 2],
-                "num_attention_heads": [2, 4],
-                "window_size": 8,
+                "patch_embeds_hidden_size": 40,
+                "hidden_size": 160,
+                "depths": [2, 2, 2],
+                "num_attention_heads": [2, 4, 4],
+                "window_size": 4,
                 "hidden_dropout_prob": 0.0,
             },
         )

@@ -1,6 +1,7 @@
 """Rewards trained from preferences: a head on another reward's frozen vectors, in a folder with its card."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,13 +101,18 @@ class LearnedReward:
         """The sample as the backbone wants it."""
         return self.backbone.prepare(sample)
 
-    @torch.no_grad()
     def score(self, samples: Sequence[Sample]) -> Score:
         """Value, std and aspects of each sample; on the CPU."""
+        return self.score_members(samples)[1]
+
+    @torch.no_grad()
+    def score_members(self, samples: Sequence[Sample]) -> tuple[Tensor, Score]:
+        """What each head says [K, B], NaN where there is no score, and the score."""
         status = [self.obstacle(sample) for sample in samples]
         ready = [sample for sample, entry in zip(samples, status, strict=True) if entry == OK]
+        each = torch.full((self.heads.options.members, len(samples)), math.nan)
         if not ready:
-            return scatter(status, torch.zeros(0))
+            return each, scatter(status, torch.zeros(0))
         features = self._features(self.backbone.media_vectors(ready).to(self.device), ready)
         members = self.heads.members(features)
         overall = self.heads.overall(members)
@@ -116,8 +122,9 @@ class LearnedReward:
         if log_variance is not None:
             std = (log_variance / 2).exp() / self.heads.scale[:, None]
             aspects[SCATTER] = self.heads.overall(std).mean(0)
-        spread = overall.std(0, correction=1) if len(members) > 1 else None
-        return scatter(status, overall.mean(0), aspects, std=spread)
+        score = scatter(status, overall.mean(0), aspects, std=self._std(overall))
+        each[:, torch.tensor([entry == OK for entry in status])] = overall.float().cpu()
+        return each.masked_fill(score.value.isnan(), math.nan), score
 
     def score_with_grad(self, media: Tensor, samples: Sequence[Sample], **options: Any) -> Tensor:
         """Values [B] whose gradient reaches the media.
@@ -130,11 +137,25 @@ class LearnedReward:
         Raises:
             ShapeError: not one sample for each medium.
         """
+        return self.members_with_grad(media, samples, **options)[0].mean(0)
+
+    def members_with_grad(
+        self, media: Tensor, samples: Sequence[Sample], **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Members [K, B] and std [B], whose gradient reaches the media; arguments as of ``score_with_grad``.
+
+        Raises:
+            ShapeError: not one sample for each medium.
+        """
         if len(media) != len(samples):
             raise ShapeError(f"media: expected B = {len(samples)}, got {list(media.shape)}")
         vectors_of: Callable[..., Tensor] = self.backbone.media_vectors_with_grad
         features = self._features(vectors_of(media, **options), samples)
-        return self.heads.overall(self.heads.members(features)).mean(0)
+        overall = self.heads.overall(self.heads.members(features))
+        return overall, self._std(overall)
+
+    def _std(self, overall: Tensor) -> Tensor | None:
+        return overall.std(0, correction=1) if len(overall) > 1 else None
 
     def _features(self, media: Tensor, samples: Sequence[Sample]) -> Tensor:
         prompts = self.backbone.prompt_vectors([sample.prompt for sample in samples])

@@ -28,6 +28,9 @@ class TrainCommand:
     """Widths of a deep head's hidden layers."""
     members: int = 5
     """Heads of the ensemble, whose spread is the std of a score; 1 for none."""
+    std: Literal["distance", "members"] = "distance"
+    """distance: the members' spread and how far a sample is from those of training, of which the folder keeps the
+    vectors; members: their spread alone, which does not rise for what is new."""
     shared_trunk: bool = False
     """One set of hidden layers for all members."""
     keep: float = 1.0
@@ -109,6 +112,7 @@ def train(command: TrainCommand) -> int:
             heldout=command.heldout,
             seed=command.seed,
             features=command.features,
+            std=command.std,
             device="cuda" if torch.cuda.is_available() else "cpu",
         ),
         examples,

@@ -8,7 +8,6 @@ and for best of n.
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError, UnknownNameError
@@ -16,6 +15,7 @@ from mmalign.media import Sample
 from mmalign.rewards.base import EnsembleReward, Reward, Score
 from mmalign.rewards.cards import RewardCard, find_card, load_card
 from mmalign.rewards.compose import combined, turned
+from mmalign.rewards.uncertainty import worst_case
 
 STRENGTHS = {"mean-less-std": 1.0, "uncertainty-weighted": 0.5, "worst-case": None}
 """How to be careful, with the strength where none is given; ``worst-case`` has none."""
@@ -41,6 +41,7 @@ def careful_value(value: Tensor, std: Tensor, *, how: str, strength: float) -> T
 
     Source: UWO of Coste et al. 2023, section 3 (arXiv:2310.02743), of a std that may hold more than an ensemble's.
 
+    >>> import torch
     >>> careful_value(torch.tensor([1.0]), torch.tensor([2.0]), how="uncertainty-weighted", strength=0.5)
     tensor([-1.])
     """
@@ -98,7 +99,7 @@ class Careful:
         if self.how == "worst-case":
             assert isinstance(self.reward, EnsembleReward)
             members, score = self.reward.score_members(samples)
-            value = (sign * members.float().cpu()).amin(0)
+            value = worst_case(sign * members.float().cpu())
         else:
             score = self.reward.score(samples)
             if score.std is None:
@@ -120,7 +121,7 @@ class Careful:
         sign = 1.0 if self.reward.card.higher_is_better else -1.0
         members, std = self.reward.members_with_grad(media, samples)
         if self.how == "worst-case":
-            return sign * (sign * members).amin(0)
+            return sign * worst_case(sign * members)
         if std is None:
             raise ConfigError(
                 f"'{self.card.name}': '{self.reward.card.name}' says nothing of how sure it is (one member)"

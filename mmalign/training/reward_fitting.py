@@ -136,7 +136,7 @@ def fit_heads(
     if head.variance and train.kind == "binary":
         raise ConfigError("a variance head learns from pairs or ratings, and these are labels")
     heads = Heads(vectors.media.shape[1], head, generator=generator).to(vectors.media.device)
-    seen = _features_of(vectors, train)
+    seen = features_of(vectors, train)
     heads.standardise_inputs(seen)
     if train.kind == "ratings":
         train, stopping = _standardised(heads, train, stopping)
@@ -176,7 +176,7 @@ def _drawn(count: int, members: int, *, bootstrap: bool, generator: torch.Genera
     return torch.arange(count).expand(members, count)
 
 
-def _features_of(vectors: Vectors, examples: Examples) -> Tensor:
+def features_of(vectors: Vectors, examples: Examples) -> Tensor:
     """[n, 3 D] of every sample, each once."""
     samples = torch.cat(
         [torch.stack([side, examples.prompt], 1) for side in (examples.first, examples.second)]

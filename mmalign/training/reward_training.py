@@ -4,24 +4,26 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from mmalign.evaluation.agreement import accuracy_without_ties, bootstrap_interval, fitted_temperature
 from mmalign.evaluation.detection import auroc
 from mmalign.files import whole_file
 from mmalign.rewards.base import EmbeddingReward
 from mmalign.rewards.cards import BESIDE, CARD
-from mmalign.rewards.learned import HEAD, fingerprint, load_backbone
+from mmalign.rewards.familiarity import Familiarity
+from mmalign.rewards.learned import HEAD, KNOWN, fingerprint, load_backbone
 from mmalign.rewards.learned_heads import HeadOptions, Heads
 from mmalign.training.progress import stage
 from mmalign.training.reward_data import Examples, Kind, Split, read_examples, split_by_prompt
 from mmalign.training.reward_features import FeatureCache, embed_media, embed_prompts
-from mmalign.training.reward_fitting import FitOptions, Vectors, fit_heads
+from mmalign.training.reward_fitting import FitOptions, Vectors, features_of, fit_heads
 
 UNITS: dict[Kind, str] = {
     "pairs": "standard deviations over the samples of its training",
@@ -44,6 +46,8 @@ class RewardTraining:
     seed: int = 0
     features: Path | None = None
     """Where vectors are kept; None for ``out/features``."""
+    std: Literal["distance", "members"] = "distance"
+    """Whether the std grows with the distance to the training samples, or is the spread of the members alone."""
     device: str = "cpu"
 
 
@@ -105,7 +109,8 @@ def train_reward(training: RewardTraining, examples: Examples | None = None) -> 
             after_epoch=after_epoch,
         )
     trained = judge_heads(heads, vectors, split, losses)
-    write_folder(training, heads, backbone, weights_of, trained, examples)
+    known = fit_familiarity(heads, vectors, split, generator=generator) if training.std == "distance" else None
+    write_folder(training, heads, backbone, weights_of, trained, examples, known)
     return trained
 
 
@@ -150,6 +155,22 @@ def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float
     )
 
 
+@torch.no_grad()
+def fit_familiarity(
+    heads: Heads, vectors: Vectors, split: Split, *, generator: torch.Generator
+) -> Familiarity:
+    """What the training part has seen, with distances from the part that decided when to stop."""
+
+    def of(part: Examples) -> tuple[Tensor, Tensor]:
+        media = torch.cat([part.first, part.second]).unique()
+        return vectors.media[media], vectors.prompts[part.prompt.unique()]
+
+    value = heads.overall(heads.members(features_of(vectors, split.train))).mean(0)
+    return Familiarity.fit(
+        of(split.train), of(split.stopping), prior_std=float(value.std(correction=0)), generator=generator
+    )
+
+
 def correlation(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
     """Pearson's; NaN where one side does not vary."""
     if len(first) < 2 or first.std() == 0 or second.std() == 0:
@@ -164,12 +185,14 @@ def write_folder(
     weights_of: str,
     trained: Trained,
     examples: Examples,
+    known: Familiarity | None = None,
 ) -> None:
-    """``head.safetensors``, then ``card.yaml``, so that a folder with a card is whole."""
-    path = training.out / HEAD
-    with whole_file(path) as unfinished:
-        save_file({name: t.contiguous() for name, t in heads.state_dict().items()}, unfinished)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    """``head.safetensors``, ``known.safetensors`` where there is one, then ``card.yaml``: with a card it is whole."""
+    parts: dict[str, nn.Module] = {HEAD: heads} if known is None else {HEAD: heads, KNOWN: known}
+    for name, module in parts.items():
+        with whole_file(training.out / name) as unfinished:
+            save_file({key: t.contiguous() for key, t in module.state_dict().items()}, unfinished)
+    digests = {name: hashlib.sha256((training.out / name).read_bytes()).hexdigest() for name in parts}
     calibration = {
         "log_odds_per_unit": trained.log_odds_per_unit,
         f"heldout_{trained.measure}": trained.value,
@@ -178,7 +201,7 @@ def write_folder(
     card = {
         "target": "mmalign.rewards.learned:LearnedReward",
         "weights": BESIDE,
-        "files": {HEAD: digest},
+        "files": digests,
         "modalities": list(backbone.card.modalities),
         "unit": UNITS[examples.kind],
         "higher_is_better": True,
@@ -187,9 +210,15 @@ def write_folder(
         "calibration": {k: float(v) for k, v in calibration.items() if v is not None and np.isfinite(v)},
         "source": (
             f"`mmalign reward train` on {trained.used} rows of {training.data.name}: {examples.kind} of "
-            f"{len(examples.prompts)} prompts; {trained.measure} {trained.value:.3f} on held-out prompts"
+            f"{len(examples.prompts)} prompts; {trained.measure} {trained.value:.3f} on held-out prompts; std from "
+            f"{'the spread of members' if known is None else 'the spread of members and the distance to training'}"
         ),
-        "options": {"backbone": training.backbone, "weights_of": weights_of, "head": head},
+        "options": {
+            "backbone": training.backbone,
+            "weights_of": weights_of,
+            "head": head,
+            **({} if known is None else {"known": {"media": len(known.media), "prompts": len(known.prompts)}}),
+        },
     }
     with whole_file(training.out / CARD) as unfinished:
         note = yaml.safe_dump(

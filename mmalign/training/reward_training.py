@@ -109,7 +109,9 @@ def train_reward(training: RewardTraining, examples: Examples | None = None) -> 
             after_epoch=after_epoch,
         )
     trained = judge_heads(heads, vectors, split, losses)
-    known = fit_familiarity(heads, vectors, split, generator=generator) if training.std == "distance" else None
+    known = (
+        fit_familiarity(heads, vectors, split, generator=generator) if training.std == "distance" else None
+    )
     write_folder(training, heads, backbone, weights_of, trained, examples, known)
     return trained
 
@@ -217,7 +219,9 @@ def write_folder(
             "backbone": training.backbone,
             "weights_of": weights_of,
             "head": head,
-            **({} if known is None else {"known": {"media": len(known.media), "prompts": len(known.prompts)}}),
+            **(
+                {} if known is None else {"known": {"media": len(known.media), "prompts": len(known.prompts)}}
+            ),
         },
     }
     with whole_file(training.out / CARD) as unfinished:

@@ -47,7 +47,12 @@ def careful(reward: Committee, how: str, strength: float | None = None) -> Caref
 
 @pytest.mark.parametrize(
     ("how", "strength", "value"),
-    [("worst-case", None, 1.0), ("mean-less-std", None, 1.0), ("mean-less-std", 2.0, 0.0), ("uncertainty-weighted", None, 1.5)],
+    [
+        ("worst-case", None, 1.0),
+        ("mean-less-std", None, 1.0),
+        ("mean-less-std", 2.0, 0.0),
+        ("uncertainty-weighted", None, 1.5),
+    ],
 )
 def test_one_two_three_worked_by_hand(how: str, strength: float | None, value: float) -> None:
     score = careful(Committee(), how, strength).score(samples()[:2])
@@ -80,7 +85,10 @@ def test_a_folder_by_name_is_careful_everywhere(tmp_path: Path) -> None:
     less = load_reward(f"{folder}@mean-less-std=2").score(samples())
     assert_close(less.value, (score.value - 2 * score.std)[:3])
     assert_close(worst.score_with_grad(pictures(), samples()), members.amin(0)[:3], atol=1e-5, rtol=1e-4)  # type: ignore[attr-defined]
-    assert parse_weighted(f"{folder}@uncertainty-weighted=0.1:3") == (f"{folder}@uncertainty-weighted=0.1", 3.0)
+    assert parse_weighted(f"{folder}@uncertainty-weighted=0.1:3") == (
+        f"{folder}@uncertainty-weighted=0.1",
+        3.0,
+    )
     assert not has_weight(f"{folder}@worst-case")
     total = load_weighted([f"{folder}@worst-case:2", folder]).score(samples())
     assert_close(total.value, 2 * members.amin(0)[:3] + score.value[:3])

@@ -18,15 +18,15 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def fitted(most: int = 100) -> Familiarity:
     seen, other = (gaussian(N, D), gaussian(P, D, seed=1)), (gaussian(9, D, seed=2), gaussian(5, D, seed=3))
-    return Familiarity.fit(
-        seen, other, prior_std=2.0, generator=torch.Generator().manual_seed(0), most=most
-    )
+    return Familiarity.fit(seen, other, prior_std=2.0, generator=torch.Generator().manual_seed(0), most=most)
 
 
 def test_the_share_is_what_a_gaussian_process_keeps_after_one_observation() -> None:
     far, length = torch.tensor([0.0, 0.4, 3.0]), 0.7
     kernel = torch.exp(-(far**2) / (2 * length**2))
-    both = torch.stack([torch.stack([torch.ones(3), kernel], -1), torch.stack([kernel, torch.ones(3)], -1)], -2)
+    both = torch.stack(
+        [torch.stack([torch.ones(3), kernel], -1), torch.stack([kernel, torch.ones(3)], -1)], -2
+    )
     kept = torch.linalg.det(both)  # over that of the observation, which is 1: the Schur complement
     found = unfamiliar_share(far, torch.zeros(3), media_length=length, prompt_length=9.0)
     assert_close(found, kept)

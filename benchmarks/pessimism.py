@@ -6,8 +6,8 @@ N then picks among N held-out pictures of a prompt by one reward or another, and
     uv run python benchmarks/pessimism.py                        # best of n
     uv run python benchmarks/pessimism.py --policy image/rwr     # and what a policy makes of them, a run a seed and arm
 
-The claim is of Coste et al. 2023 (arXiv:2310.02743): worst-case (WCO) and uncertainty-weighted optimisation (UWO) end at
-least as high as the mean of the ensemble and above a single reward, with noisy labels most clearly.
+The claim is of Coste et al. 2023 (arXiv:2310.02743): worst-case (WCO) and uncertainty-weighted optimisation (UWO) end
+at least as high as the mean of the ensemble and above a single reward, with noisy labels most clearly.
 """
 
 import json

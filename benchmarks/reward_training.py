@@ -9,8 +9,8 @@ pictures of the training combinations' prompts, and of combinations that neither
 
 Intervals of the true difference of two pictures are fitted on half of the new pairs and counted on the other half, and
 on pairs of unseen combinations. The std is asked to tell pictures of unseen combinations from new pictures of seen
-ones, and beside it, from the same vectors, other measures of what is new: the members' spread alone, the distance to the
-nearest training picture, Mahalanobis distance, the last layer's Laplace posterior, and a Gaussian process on random
+ones, and beside it, from the same vectors, other measures of what is new: the members' spread alone, the distance to
+the nearest training picture, Mahalanobis distance, the last layer's Laplace posterior, and a Gaussian process on random
 Fourier features.
 """
 

@@ -34,9 +34,9 @@ def unfamiliar_share(
         ShapeError: not twice [B].
         ConfigError: a length is not positive.
 
-    Source: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, section 2.2, of one observation without
-    noise. That deep features need a distance to tell what is new is the argument of Liu et al. 2020, SNGP
-    (arXiv:2006.10108); the nearest neighbour as the measure is of Sun et al. 2022 (arXiv:2204.06507).
+    Source: Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, section 2.2, of one observation
+    without noise. That a distance has to tell what is new is the argument of Liu et al. 2020, SNGP (arXiv:2006.10108);
+    the nearest neighbour as the measure is of Sun et al. 2022 (arXiv:2204.06507).
 
     >>> unfamiliar_share(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0]), media_length=1.0, prompt_length=1.0)
     tensor([0.0000, 0.6321])

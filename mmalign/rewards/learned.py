@@ -130,13 +130,18 @@ class LearnedReward:
         overall = self.heads.overall(members)
         names = self.heads.options.aspects
         aspects = {name: members[..., i].mean(0) for i, name in enumerate(names)} if len(names) > 1 else {}
-        _, log_variance = self.heads(features)
-        if log_variance is not None:
-            std = (log_variance / 2).exp() / self.heads.scale[:, None]
+        std = self.heads.scatter(features)
+        if std is not None:
             aspects[SCATTER] = self.heads.overall(std).mean(0)
         score = scatter(status, overall.mean(0), aspects, std=self._std(overall, media, prompts))
         each[:, torch.tensor([entry == OK for entry in status])] = overall.float().cpu()
         return each.masked_fill(score.value.isnan(), math.nan), score
+
+    @torch.no_grad()
+    def member_aspects(self, samples: Sequence[Sample]) -> Tensor:
+        """[K, B, A] of samples without an obstacle."""
+        media = self.backbone.media_vectors(samples).to(self.device)
+        return self.heads.members(joint_features(media, self._prompts(samples)))
 
     def score_with_grad(self, media: Tensor, samples: Sequence[Sample], **options: Any) -> Tensor:
         """Values [B] whose gradient reaches the media.

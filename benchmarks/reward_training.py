@@ -111,12 +111,9 @@ def draw(count: int, split: shapes.Split, random: torch.Generator, *, spoiled: f
         pictures[bad] = (pictures[bad] + noise).clamp(0, 1)
         pictures = (pictures * 255).round() / 255  # as PNG keeps them
         wanted = [(s,) for s in scenes]
-        parts = [
-            shapes.measure(pictures[i : i + 250], wanted[i : i + 250])["overall"]
-            for i in range(0, count, 250)
-        ]
+        parts = [shapes.measure(pictures[i : i + 250], wanted[i : i + 250]) for i in range(0, count, 250)]
         sides.append(pictures)
-        measured.append({"overall": torch.cat(parts)})
+        measured.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     prompts = [shapes.caption((s,), t) for s, t in zip(scenes, template, strict=True)]
     return Pictures(prompts, sides[0], sides[1], (measured[0], measured[1]))
 

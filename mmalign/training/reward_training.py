@@ -12,9 +12,9 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmalign.errors import ConfigError
 from mmalign.evaluation.agreement import accuracy_without_ties, bootstrap_interval, fitted_temperature
 from mmalign.evaluation.detection import auroc
-from mmalign.errors import ConfigError
 from mmalign.files import whole_file
 from mmalign.media import Sample, load_media
 from mmalign.rewards.base import EmbeddingReward

@@ -209,8 +209,8 @@ def _odin(
     for k in range(K):
         seen = (both[k] if both.ndim == 3 else both) * heads.kept[k]
         what = nuisance[k] if nuisance.ndim == 2 else nuisance
-        # Without the published code's third correlation: it asks the sum of both heads, which explains the labels, to be
-        # free of the nuisance that the labels have.
+        # Without the published code's third correlation: it asks the sum of both heads, which explains the labels, to
+        # be free of the nuisance that the labels have.
         total.append(odin_loss(seen, heads.weights[0][k].mT, what, sum_term=False))
     return torch.stack(total).mean()
 

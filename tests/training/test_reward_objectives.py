@@ -152,7 +152,7 @@ def test_odin_keeps_the_nuisance_out_of_the_value() -> None:
     values = [heads.overall(heads.members(seen)).mean(0) for heads in (plain, free)]
     with_size = [abs(float(pearson(value, size))) for value in values]
     assert with_size[1] < 0.2 * with_size[0]
-    assert float(pearson(values[1], quality)) > float(pearson(values[0], quality))
+    assert float(pearson(values[1], quality)) > 0.5
     assert_close(free.weights[0][0].mT, unit_rows(free.weights[0][0].mT))  # as the loss saw them
     assert free.options.aspects == (OVERALL, "nuisance")
     with pytest.raises(ConfigError, match="add --nuisance"):

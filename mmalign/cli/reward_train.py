@@ -113,7 +113,6 @@ def train(command: TrainCommand) -> int:
         members=command.members,
         shared_trunk=command.shared_trunk,
         keep=command.keep,
-        worst_aspect=command.groups > 1 and command.over_groups == "worst",
     )
     examples = read_examples(command.data, ties=command.loss == "davidson")
     fit = FitOptions(
@@ -138,6 +137,7 @@ def train(command: TrainCommand) -> int:
             features=command.features,
             nuisance=command.nuisance,
             groups=command.groups,
+            over_groups=command.over_groups,
             personal=command.personal,
             std=command.std,
             device="cuda" if torch.cuda.is_available() else "cpu",

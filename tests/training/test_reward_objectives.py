@@ -127,6 +127,7 @@ def test_a_bounded_head_stays_on_the_scale_and_says_how_far_ratings_scatter() ->
     assert min(target) - 1e-4 <= float(far.min()) <= float(far.max()) <= max(target) + 1e-4
     scatter = heads.scatter(seen)
     assert scatter is not None
+    scatter = scatter.detach()
     assert 0 < float(scatter.min()) <= float(scatter.max()) < 2  # half of the scale is the most
     share, (_, more) = heads(seen)[0].sigmoid(), heads(seen)
     a, b = share * more.exp(), (1 - share) * more.exp()

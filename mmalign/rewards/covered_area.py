@@ -1,13 +1,11 @@
 """How much of a picture stands out from its border: how large what it shows is, which says nothing of its quality."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from mmalign.errors import ShapeError
 from mmalign.media import Image, Sample
-from mmalign.rewards.measured import TensorReward
+from mmalign.rewards.measured import Measurement, MeasuredReward
 
 
 def covered_area(pictures: Tensor, *, apart: float = 0.25) -> Tensor:
@@ -38,18 +36,14 @@ def covered_area(pictures: Tensor, *, apart: float = 0.25) -> Tensor:
     return ((p - border).square().sum(1).sqrt() > apart).float().mean((1, 2))
 
 
-class CoveredArea(TensorReward):
+class CoveredArea(MeasuredReward):
     """The covered area of a picture; see :func:`covered_area`.
 
     Range: [0, 1]. Neither way is better: it is what ``mmalign reward train --loss odin --nuisance covered-area`` keeps
     out of a reward.
     """
 
-    def tensor(self, sample: Sample) -> Tensor:
-        """[3, H, W]."""
+    def measure(self, sample: Sample) -> Measurement:
+        """The covered area of one picture."""
         assert isinstance(sample.media, Image)
-        return sample.media.pixels
-
-    def score_with_grad(self, media: Tensor, samples: Sequence[Sample]) -> Tensor:
-        """Covered area [B] of pictures [B, 3, H, W]; it has no gradient."""
-        return covered_area(media)
+        return Measurement(float(covered_area(sample.media.pixels[None])))

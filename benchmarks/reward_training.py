@@ -7,9 +7,11 @@ pictures of the training combinations' prompts, and of combinations that neither
 
     uv run python benchmarks/reward_training.py      # bar: 0.90 of the ceiling, in 3 minutes on two cores
 
-Intervals of the true difference of two pictures are fitted on half of the new pairs and counted on the other half. The
-std is asked to tell pictures of unseen combinations from new pictures of seen ones, and beside it, from the same
-vectors, the distance to the nearest training picture.
+Intervals of the true difference of two pictures are fitted on half of the new pairs and counted on the other half, and
+on pairs of unseen combinations. The std is asked to tell pictures of unseen combinations from new pictures of seen
+ones, and beside it, from the same vectors, other measures of what is new: the members' spread alone, the distance to
+the nearest training picture, Mahalanobis distance, the last layer's Laplace posterior, and a Gaussian process on random
+Fourier features.
 """
 
 import json
@@ -31,6 +33,7 @@ from mmalign.media import Image, Sample
 from mmalign.rewards.cards import load_reward
 from mmalign.rewards.conformal import conformal_interval, conformal_radius
 from mmalign.rewards.learned import LearnedReward
+from mmalign.rewards.learned_heads import joint_features
 from mmalign.worlds import shapes
 from mmalign.worlds.annotators import Annotator, annotate
 
@@ -108,12 +111,9 @@ def draw(count: int, split: shapes.Split, random: torch.Generator, *, spoiled: f
         pictures[bad] = (pictures[bad] + noise).clamp(0, 1)
         pictures = (pictures * 255).round() / 255  # as PNG keeps them
         wanted = [(s,) for s in scenes]
-        parts = [
-            shapes.measure(pictures[i : i + 250], wanted[i : i + 250])["overall"]
-            for i in range(0, count, 250)
-        ]
+        parts = [shapes.measure(pictures[i : i + 250], wanted[i : i + 250]) for i in range(0, count, 250)]
         sides.append(pictures)
-        measured.append({"overall": torch.cat(parts)})
+        measured.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     prompts = [shapes.caption((s,), t) for s, t in zip(scenes, template, strict=True)]
     return Pictures(prompts, sides[0], sides[1], (measured[0], measured[1]))
 
@@ -169,24 +169,72 @@ def accuracy(seen: Seen, pictures: Pictures) -> float:
     return float((said.sign() == true.sign())[decided].float().mean())
 
 
-def coverage(seen: Seen, pictures: Pictures, *, scaled: bool) -> float:
-    """How often 90 % intervals of the true difference hold it: fitted on even pairs, counted on odd ones."""
-    said, true = seen.values[0] - seen.values[1], pictures.difference
-    std = (seen.stds[0] ** 2 + seen.stds[1] ** 2).sqrt().clamp(min=1e-3) if scaled else torch.ones_like(said)
-    fit, count = torch.arange(0, len(said), 2), torch.arange(1, len(said), 2)
-    slope = float(
-        (said[fit] * true[fit]).sum() / said[fit].square().sum()
-    )  # no offset: swapping sides turns both
-    radius = conformal_radius((true[fit] - slope * said[fit]) / std[fit], miss=0.1)
-    low, high = conformal_interval(slope * said[count], radius, std[count])
-    return interval_coverage(low.numpy(), high.numpy(), true[count].numpy())
+def coverage(seen: Seen, pictures: Pictures, far: Seen, unseen: Pictures, *, scaled: bool) -> list[float]:
+    """How often 90 % intervals of the true difference hold it: fitted on even pairs, counted on odd ones and on far."""
+
+    def parts(said: Seen, of: Pictures) -> tuple[Tensor, Tensor, Tensor]:
+        std = (said.stds[0] ** 2 + said.stds[1] ** 2).sqrt().clamp(min=1e-3)
+        return said.values[0] - said.values[1], of.difference, std if scaled else torch.ones_like(std)
+
+    fit, count = ([part[start::2] for part in parts(seen, pictures)] for start in (0, 1))
+    said, true, std = fit
+    slope = float((said * true).sum() / said.square().sum())  # no offset: swapping sides turns both
+    radius = conformal_radius((true - slope * said) / std, miss=0.1)
+    found = []
+    for said, true, std in (count, parts(far, unseen)):
+        low, high = conformal_interval(slope * said, radius, std)
+        found.append(interval_coverage(low.numpy(), high.numpy(), true.numpy()))
+    return found
 
 
-def nearest(reward: LearnedReward, known: Tensor, pictures: Tensor) -> Tensor:
-    """[n], the distance of a picture's vector to the nearest one of training."""
+def vectors(reward: LearnedReward, pictures: Pictures) -> tuple[Tensor, Tensor]:
+    """Of all pictures and of their prompts, [2 n, D] each."""
     with torch.no_grad():
-        parts = [reward.backbone.media_vectors_with_grad(part) for part in pictures.split(250)]
-    return torch.cdist(torch.cat(parts), known).amin(1)
+        media = [
+            reward.backbone.media_vectors_with_grad(part)
+            for side in (pictures.first, pictures.second)
+            for part in side.split(250)
+        ]
+        prompts = reward.backbone.prompt_vectors(pictures.prompts)
+    return torch.cat(media), torch.cat([prompts, prompts])
+
+
+@torch.no_grad()
+def measures(reward: LearnedReward, data: Pictures, *others: Pictures) -> dict[str, Tensor]:
+    """What is new, by other measures than the reward's std: of all pictures of ``others``, larger is newer."""
+    seen, prompts = vectors(reward, data)
+    parts = [vectors(reward, other) for other in others]
+    media, said = (torch.cat(side) for side in zip(*parts, strict=True))
+    known, new = (
+        (joint_features(m, p) - reward.heads.feature_mean) / reward.heads.feature_std
+        for m, p in ((seen, prompts), (media, said))
+    )
+    apart = known[: len(known) // 2] - known[len(known) // 2 :]
+    centred = seen - seen.mean(0)
+    random = torch.Generator().manual_seed(0)
+    turn, phase = (
+        torch.randn(seen.shape[1], 1024, generator=random) / 0.3,
+        6.2832 * torch.rand(1024, generator=random),
+    )
+
+    def waves(x: Tensor) -> Tensor:
+        return (2 / 1024) ** 0.5 * torch.cos(x @ turn + phase)
+
+    def spread(x: Tensor, precision: Tensor) -> Tensor:
+        return (x * torch.linalg.solve(precision, x.mT).mT).sum(1)
+
+    def plus(matrix: Tensor, ridge: float) -> Tensor:
+        return matrix + ridge * torch.eye(len(matrix))
+
+    members = reward.heads.overall(reward.heads.members(joint_features(media, said)))
+    return {
+        "members": members.std(0),
+        "distance": torch.cat([torch.cdist(part, seen).amin(1) for part in media.split(250)]),
+        "mahalanobis": spread(media - seen.mean(0), plus(centred.mT @ centred / len(seen), 1e-6)),
+        # A pair of even odds has a curvature of 1 / 4.
+        "laplace": spread(new, plus(apart.mT @ apart / 4, 1.0)),
+        "fourier_process": spread(waves(media), plus(waves(seen).mT @ waves(seen) / 4, 1.0)),
+    }
 
 
 def main(settings: Settings) -> None:
@@ -244,18 +292,8 @@ def judge(
     assert isinstance(clean, LearnedReward)
     seen, far = see(reward, test), see(reward, unseen)
     ceiling, ceiling_far = accuracy(see(clean, test), test), accuracy(see(clean, unseen), unseen)
-    with torch.no_grad():
-        known = torch.cat(
-            [
-                reward.backbone.media_vectors_with_grad(part)
-                for side in (data.first, data.second)
-                for part in side.split(250)
-            ]
-        )
     positive = [False] * (2 * len(test.prompts)) + [True] * (2 * len(unseen.prompts))
-    distance = torch.cat(
-        [nearest(reward, known, side) for side in (test.first, test.second, unseen.first, unseen.second)]
-    )
+    plain, scaled = (coverage(seen, test, far, unseen, scaled=scaled) for scaled in (False, True))
     found = {
         "accuracy": accuracy(seen, test),
         "ceiling": ceiling,
@@ -263,11 +301,14 @@ def judge(
         "accuracy_unseen": accuracy(far, unseen),
         "of_ceiling_unseen": accuracy(far, unseen) / ceiling_far,
         "train_s": seconds["noisy"],
-        "coverage": coverage(seen, test, scaled=False),
-        "coverage_scaled_by_std": coverage(seen, test, scaled=True),
+        "coverage": plain[0],
+        "coverage_unseen": plain[1],
+        "coverage_scaled_by_std": scaled[0],
+        "coverage_scaled_by_std_unseen": scaled[1],
         "auroc_std": auroc(torch.cat([*seen.stds, *far.stds]).numpy(), positive),
-        "auroc_distance": auroc(distance.numpy(), positive),
     }
+    for name, values in measures(reward, data, test, unseen).items():
+        found[f"auroc_{name}"] = auroc(values.numpy(), positive)
     return {name: round(value, 4) for name, value in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""``mmalign reward``: train a reward from preferences that people gave, or judge one on them."""
+"""``mmalign reward``: train a reward from preferences that people gave, adapt it to one of them, or judge it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
-from mmalign.cli.reward_train import TrainCommand, train
+from mmalign.cli.reward_train import AdaptCommand, TrainCommand, adapt, train
 from mmalign.errors import ConfigError, UnknownNameError
 
 
@@ -52,10 +52,12 @@ def main(arguments: Sequence[str]) -> int:
         print(
             "usage: mmalign reward train --data FILE --out FOLDER [--backbone NAME] [--head linear|deep] ..."
         )
+        print("       mmalign reward adapt --reward FOLDER --data FILE --out FOLDER [--ridge 1.0]")
         print("       mmalign reward evaluate NAME --data FILE [--data FILE ...] [--out FILE.json]")
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
+        "adapt": lambda a: adapt(tyro.cli(AdaptCommand, prog="mmalign reward adapt", args=a)),
         "evaluate": lambda a: evaluate(tyro.cli(EvaluateCommand, prog="mmalign reward evaluate", args=a)),
         "train": lambda a: train(tyro.cli(TrainCommand, prog="mmalign reward train", args=a)),
     }

@@ -28,13 +28,38 @@ class TrainCommand:
     """Widths of a deep head's hidden layers."""
     members: int = 5
     """Heads of the ensemble, whose spread is the std of a score; 1 for none."""
+    std: Literal["distance", "members"] = "distance"
+    """distance: the members' spread and how far a sample is from those of training, of which the folder keeps the
+    vectors; members: their spread alone, which does not rise for what is new."""
     shared_trunk: bool = False
     """One set of hidden layers for all members."""
     keep: float = 1.0
     """Share of the features that each member sees."""
-    loss: Literal["auto", "bradley-terry", "squared", "gaussian", "logistic"] = "auto"
-    """auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels; gaussian, of pairs or
-    ratings, also learns how far people scatter."""
+    loss: Literal[
+        "auto",
+        "bradley-terry",
+        "gaussian",
+        "davidson",
+        "plackett-luce",
+        "odin",
+        "squared",
+        "beta",
+        "logistic",
+    ] = "auto"
+    """auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels. gaussian, of pairs or
+    ratings, and beta, of ratings with two ends, also learn how far people scatter; davidson learns from ties as well,
+    plackett-luce from rankings as wholes, and odin keeps --nuisance out."""
+    nuisance: str | None = None
+    """Of odin: a reward whose score should not count, such as covered-area or loudness-bs1770."""
+    tie: float = 1.0
+    """Of davidson: at equal scores a tie is so many times as probable as a win."""
+    groups: int = 1
+    """Groups of annotators to find by EM; each is an aspect, and groups.csv in the folder says who is in which."""
+    over_groups: Literal["worst", "mean"] = "worst"
+    """What the value is of the groups' rewards."""
+    personal: int = 0
+    """Features that are common to all annotators, each of whom weighs them otherwise; the value is the average
+    person's, and `mmalign reward adapt` makes it another's."""
     heldout: float = 0.2
     """Share of the prompts that are not trained on; one half decides when to stop, the other gives the accuracy."""
     epochs: int = 30
@@ -56,12 +81,16 @@ class TrainCommand:
             raise ConfigError("--hidden and --shared-trunk are for --head deep, and this one is linear")
         if self.members == 1 and self.shared_trunk:
             raise ConfigError("--shared-trunk is for an ensemble, and --members is 1")
+        if min(self.groups, self.personal + 1) < 1 or (self.groups > 1 and self.personal):
+            raise ConfigError(
+                f"--groups {self.groups} and --personal {self.personal}: one of both, from 2 and from 1 on"
+            )
+        if self.over_groups != "worst" and self.groups == 1:
+            raise ConfigError("--over-groups is for --groups 2 or more")
+        if self.tie != 1.0 and self.loss != "davidson":
+            raise ConfigError("--tie is for --loss davidson")
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"--out {self.out} is a file; a reward is a folder")
-
-
-LOSSES = {"pairs": ("bradley-terry", "gaussian"), "ratings": ("squared", "gaussian"), "binary": ("logistic",)}
-"""By the kind of data, the default first."""
 
 
 def train(command: TrainCommand) -> int:
@@ -76,6 +105,7 @@ def train(command: TrainCommand) -> int:
     from mmalign.rewards.learned_heads import HeadOptions
     from mmalign.training.reward_data import read_examples
     from mmalign.training.reward_fitting import FitOptions
+    from mmalign.training.reward_objectives import chosen_loss
     from mmalign.training.reward_training import RewardTraining, train_reward
 
     head = HeadOptions(
@@ -83,15 +113,11 @@ def train(command: TrainCommand) -> int:
         members=command.members,
         shared_trunk=command.shared_trunk,
         keep=command.keep,
-        variance=command.loss == "gaussian",
     )
-    examples = read_examples(command.data)
-    if command.loss not in ("auto", *LOSSES[examples.kind]):
-        raise ConfigError(
-            f"--loss {command.loss} is not for {examples.kind}, which {command.data} has; take "
-            f"{' or '.join(LOSSES[examples.kind])}"
-        )
+    examples = read_examples(command.data, ties=command.loss == "davidson")
     fit = FitOptions(
+        loss=chosen_loss(command.loss, examples),
+        tie=command.tie,
         epochs=command.epochs,
         batch_size=command.batch_size,
         learning_rate=command.learning_rate,
@@ -109,6 +135,11 @@ def train(command: TrainCommand) -> int:
             heldout=command.heldout,
             seed=command.seed,
             features=command.features,
+            nuisance=command.nuisance,
+            groups=command.groups,
+            over_groups=command.over_groups,
+            personal=command.personal,
+            std=command.std,
             device="cuda" if torch.cuda.is_available() else "cpu",
         ),
         examples,
@@ -127,5 +158,39 @@ def train(command: TrainCommand) -> int:
         f"{trained.heldout} {examples.kind}",
         markup=False,
     )
+    print(command.out)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptCommand:
+    """Make a reward that was trained with --personal another person's, from a few of their pairs."""
+
+    reward: Path
+    """The folder of the reward."""
+    data: Path
+    """This person's pairs: prompt, chosen, rejected."""
+    out: Path
+    """The folder of the new reward."""
+    ridge: float = 1.0
+    """How much people are alike: the larger, the nearer to the average person."""
+
+    def __post_init__(self) -> None:
+        if not self.ridge > 0:
+            raise ConfigError(f"--ridge {self.ridge} is above 0")
+
+
+def adapt(command: AdaptCommand) -> int:
+    """Fit, print, write.
+
+    Raises:
+        MmalignError: wrong usage, or data that cannot be used.
+    """
+    from rich.console import Console
+
+    from mmalign.training.reward_adapting import adapt_reward
+
+    count = adapt_reward(command.reward, command.data, command.out, ridge=command.ridge)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"fitted on {count} pairs", markup=False)
     print(command.out)
     return 0

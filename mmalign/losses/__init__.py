@@ -54,7 +54,7 @@ from mmalign.losses.linear_reward import (
 )
 from mmalign.losses.listwise import pro_loss, rrhf_loss
 from mmalign.losses.negative_aware import nft_loss, nft_old_decay, nft_velocity_loss, optimality_probability
-from mmalign.losses.odin import head_overlap, odin_loss, odin_rewards, pearson
+from mmalign.losses.odin import head_overlap, odin_loss, odin_rewards, pearson, unit_rows
 from mmalign.losses.plackett_luce import pairwise_ranking_loss, plackett_luce_log_prob, plackett_luce_loss
 from mmalign.losses.policy_gradient import (
     clip_fraction,
@@ -184,6 +184,7 @@ __all__ = [
     "odin_loss",
     "odin_rewards",
     "pearson",
+    "unit_rows",
     "product_of_experts_loss",
     "annotator_log_likelihood",
     "mixture_log_likelihood",

@@ -39,23 +39,29 @@ def comparison_covariance(features: Tensor) -> Tensor:
 
 
 def bradley_terry_fit(
-    difference: Tensor, *, weight: Tensor | None = None, ridge: float = 1e-6, iterations: int = 100
+    difference: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ridge: float = 1e-6,
+    centre: Tensor | None = None,
+    iterations: int = 100,
 ) -> Tensor:
     """Maximum likelihood of a linear reward, by Newton's method with halved steps.
 
-        argmin over theta of mean_b weight[b] * -log sigmoid(difference[b] . theta) + ridge / 2 * |theta|^2
+        argmin over theta of mean_b weight[b] * -log sigmoid(difference[b] . theta) + ridge / 2 * |theta - centre|^2
 
     Args:
         difference: [B, d], features of the chosen less those of the rejected sample; detached.
         weight: [B], at least 0; all 1 if not given.
         ridge: above 0, without which separable data have no finite answer.
+        centre: [d], what the ridge pulls to; 0 if not given.
         iterations: at most so many; it stops when the gradient is rounding.
 
     Returns:
         [d], detached.
 
     Raises:
-        ShapeError: not [B, d] and [B].
+        ShapeError: not [B, d], [B] and [d].
         ConfigError: ``ridge`` is not positive, or a weight is negative.
 
     Source: Zhu et al. 2023, section 3.1 (arXiv:2301.11270), with a ridge in place of its bound on theta.
@@ -70,14 +76,16 @@ def bradley_terry_fit(
     if not bool((w >= 0).all()):
         raise ConfigError(f"weight: expected at least 0, got {w.min():g}")
     w = w / len(x)
-    theta, eye = x.new_zeros(x.shape[1]), torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    middle = x.new_zeros(x.shape[1]) if centre is None else centre.detach().to(x)
+    check_shape(middle, x.shape[1:], name="centre", letters="[d]")
+    theta, eye = middle, torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
 
     def loss(at: Tensor) -> Tensor:
-        return torch.dot(w, F.softplus(-(x @ at))) + ridge / 2 * torch.dot(at, at)
+        return torch.dot(w, F.softplus(-(x @ at))) + ridge / 2 * (at - middle).square().sum()
 
     for _ in range(iterations):
         wrong = torch.sigmoid(-(x @ theta))
-        gradient = ridge * theta - x.mT @ (w * wrong)
+        gradient = ridge * (theta - middle) - x.mT @ (w * wrong)
         if float(gradient.abs().max()) < 1e-12:
             break
         curvature = x.mT @ (x * (w * wrong * (1 - wrong))[:, None]) + ridge * eye

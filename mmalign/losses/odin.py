@@ -8,6 +8,23 @@ from mmalign.losses.bradley_terry import bradley_terry_loss
 from mmalign.losses.shapes import check_shape
 
 
+def unit_rows(heads: Tensor) -> Tensor:
+    """Weights of heads, each less its mean and of length 1, as ``odin_rewards`` uses them.
+
+    Args:
+        heads: [2, H].
+
+    Returns:
+        [2, H].
+
+    >>> unit_rows(torch.tensor([[3.0, 1.0]]))
+    tensor([[ 0.7071, -0.7071]])
+    """
+    centred = heads - heads.mean(1, keepdim=True)
+    size: Tensor = centred.norm(dim=1, keepdim=True)
+    return centred / size
+
+
 def odin_rewards(features: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
     """The rewards of the two heads.
 
@@ -33,7 +50,7 @@ def odin_rewards(features: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
     if features.ndim != 2:
         raise ShapeError(f"features: expected [B, H], got {list(features.shape)}")
     check_shape(heads, [2, features.shape[1]], name="heads", letters="[2, H]")
-    quality, nuisance = (features @ _unit_rows(heads).mT).unbind(1)
+    quality, nuisance = (features @ unit_rows(heads).mT).unbind(1)
     return quality, nuisance
 
 
@@ -57,7 +74,7 @@ def head_overlap(heads: Tensor) -> Tensor:
     tensor(0.5000)
     """
     check_shape(heads, [2, *heads.shape[-1:]], name="heads", letters="[2, H]")
-    quality, nuisance = _unit_rows(heads)
+    quality, nuisance = unit_rows(heads)
     return torch.dot(quality, nuisance).abs()
 
 
@@ -133,12 +150,6 @@ def odin_loss(
     if sum_term:
         terms = terms + pearson(known, quality + other).abs()
     return loss + correlation_weight * terms
-
-
-def _unit_rows(heads: Tensor) -> Tensor:
-    centred = heads - heads.mean(1, keepdim=True)
-    size: Tensor = centred.norm(dim=1, keepdim=True)
-    return centred / size
 
 
 def _flat(centred: Tensor, of: Tensor) -> bool:

@@ -115,6 +115,19 @@ class EmbeddingReward(PreparingReward, Protocol):
         ...
 
 
+@runtime_checkable
+class EnsembleReward(Reward, Protocol):
+    """A reward of several members that can be asked one by one."""
+
+    def score_members(self, samples: Sequence[Sample]) -> tuple[Tensor, Score]:
+        """What each says, [K, B], NaN where there is no score, and the score of them together."""
+        ...
+
+    def members_with_grad(self, media: Tensor, samples: Sequence[Sample]) -> tuple[Tensor, Tensor | None]:
+        """Members [K, B] and std [B], or None for one member without another, with gradient to the media."""
+        ...
+
+
 def obstacle(sample: Sample, card: RewardCard) -> str:
     """ "ok", or why this reward cannot score the sample.
 

@@ -157,7 +157,8 @@ def find_card(name: str) -> RewardCard:
     """The card of a reward; that of an address is asked for there.
 
     A path that ends in .yaml is a card itself, and a folder with a card.yaml is a reward, such as one that was trained;
-    a name of the table comes first, so ``./placebo`` is the folder.
+    a name of the table comes first, so ``./placebo`` is the folder. ``NAME@worst-case``, ``NAME@mean-less-std=2`` and
+    ``NAME@uncertainty-weighted`` are a reward less what it is unsure of.
 
     Raises:
         UnknownNameError: no card has this name.
@@ -176,7 +177,31 @@ def find_card(name: str) -> RewardCard:
         return read_card(Path(name) / CARD, name=Path(name).as_posix())
     if Path(name).is_dir():
         raise DataError(f"this folder is no reward: it has no {CARD}", file=name)
+    if "@" in name:
+        return _careful_card(name)
     raise UnknownNameError("reward", name, cards())
+
+
+def _careful_card(name: str) -> RewardCard:
+    """The card of ``NAME@HOW`` or ``NAME@HOW=STRENGTH``, which is that of NAME with another target."""
+    of, _, how = name.rpartition("@")
+    how, given, number = how.partition("=")
+    options: dict[str, Any] = {"of": of, "how": how}
+    if given:
+        try:
+            options["strength"] = float(number)
+        except ValueError:
+            raise ConfigError(f"reward '{name}': expected NAME@HOW=NUMBER, got '{number}'") from None
+    inner = find_card(of)
+    return replace(
+        inner,
+        name=name,
+        target="mmalign.rewards.careful:careful",
+        range=None,
+        calibration={},
+        options=options,
+        source=f"{how} of {of}: {inner.source}",
+    )
 
 
 def load_reward(name: str, *, device: str = "cpu", weights: Path | str | None = None) -> "Reward":

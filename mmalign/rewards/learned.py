@@ -1,6 +1,7 @@
 """Rewards trained from preferences: a head on another reward's frozen vectors, in a folder with its card."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ from mmalign.media import Sample
 from mmalign.rewards.base import OK, EmbeddingReward, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard, load_reward
 from mmalign.rewards.clip_encoder import freeze
+from mmalign.rewards.familiarity import Familiarity
 from mmalign.rewards.learned_heads import HeadOptions, Heads, joint_features
 from mmalign.rewards.weights import checkpoint, fill, read_state
 
-HEAD = "head.safetensors"
-"""Of a trained reward's folder, beside its card."""
+HEAD, KNOWN = "head.safetensors", "known.safetensors"
+"""Of a trained reward's folder, beside its card: the heads, and where it has them, the vectors of its training."""
 SCATTER = "scatter"
 """The aspect that says how far people's answers scatter, as a std, where the head has a variance."""
 
@@ -52,10 +54,13 @@ def fingerprint(backbone: EmbeddingReward) -> str:
 class LearnedReward:
     """What people preferred, as heads learned it on frozen vectors.
 
-        value  = mean_k (head_k(features) - shift_k) / scale_k,   std = std_k of the same,   by K - 1
+        value  = mean_k (head_k(features) - shift_k) / scale_k
+        std^2  = var_k of the same, by K - 1, + the variance of ``Familiarity``
 
     The unit is the card's: of pairs, standard deviations over the training samples, since pairs fix neither zero nor
-    scale; of ratings theirs; of labels log odds. Higher is better. ``std`` is epistemic, and None for one head.
+    scale; of ratings theirs; of labels log odds. Higher is better. ``std`` is epistemic. Members that see the same
+    vectors agree about what none of them has seen, so the second term asks how far that is from the training samples;
+    a reward without it has the members' spread alone, and None for one head.
 
     Args:
         card: its weights are the folder, its options what `mmalign reward train` wrote.
@@ -63,6 +68,7 @@ class LearnedReward:
         backbone: a reward with vectors.
         head: of ``HeadOptions``.
         weights_of: the backbone's ``fingerprint`` at training.
+        known: how many ``media`` and ``prompts`` of training were kept, in a file of their own; None where none were.
 
     Raises:
         ConfigError: the head is missing or another, or the backbone's weights are not those it was trained on.
@@ -76,6 +82,7 @@ class LearnedReward:
         backbone: str,
         head: Mapping[str, Any],
         weights_of: str | None = None,
+        known: Mapping[str, int] | None = None,
     ) -> None:
         self.card, self.device = card, device
         path = checkpoint(card, HEAD)
@@ -90,6 +97,11 @@ class LearnedReward:
         heads = Heads(width, HeadOptions.read(head))
         fill(heads, read_state(path), origin=path)
         self.heads = freeze(heads, device)
+        self.familiarity: Familiarity | None = None
+        if known is not None:
+            path, familiarity = checkpoint(card, KNOWN), Familiarity(width=width, **known)
+            fill(familiarity, read_state(path), origin=path)
+            self.familiarity = freeze(familiarity, device)
 
     def obstacle(self, sample: Sample) -> str:
         """ "ok", or why the sample cannot be scored."""
@@ -100,24 +112,36 @@ class LearnedReward:
         """The sample as the backbone wants it."""
         return self.backbone.prepare(sample)
 
-    @torch.no_grad()
     def score(self, samples: Sequence[Sample]) -> Score:
         """Value, std and aspects of each sample; on the CPU."""
+        return self.score_members(samples)[1]
+
+    @torch.no_grad()
+    def score_members(self, samples: Sequence[Sample]) -> tuple[Tensor, Score]:
+        """What each head says [K, B], NaN where there is no score, and the score."""
         status = [self.obstacle(sample) for sample in samples]
         ready = [sample for sample, entry in zip(samples, status, strict=True) if entry == OK]
+        each = torch.full((self.heads.options.members, len(samples)), math.nan)
         if not ready:
-            return scatter(status, torch.zeros(0))
-        features = self._features(self.backbone.media_vectors(ready).to(self.device), ready)
+            return each, scatter(status, torch.zeros(0))
+        media, prompts = self.backbone.media_vectors(ready).to(self.device), self._prompts(ready)
+        features = joint_features(media, prompts)
         members = self.heads.members(features)
         overall = self.heads.overall(members)
         names = self.heads.options.aspects
         aspects = {name: members[..., i].mean(0) for i, name in enumerate(names)} if len(names) > 1 else {}
-        _, log_variance = self.heads(features)
-        if log_variance is not None:
-            std = (log_variance / 2).exp() / self.heads.scale[:, None]
+        std = self.heads.scatter(features)
+        if std is not None:
             aspects[SCATTER] = self.heads.overall(std).mean(0)
-        spread = overall.std(0, correction=1) if len(members) > 1 else None
-        return scatter(status, overall.mean(0), aspects, std=spread)
+        score = scatter(status, overall.mean(0), aspects, std=self._std(overall, media, prompts))
+        each[:, torch.tensor([entry == OK for entry in status])] = overall.float().cpu()
+        return each.masked_fill(score.value.isnan(), math.nan), score
+
+    @torch.no_grad()
+    def member_aspects(self, samples: Sequence[Sample]) -> Tensor:
+        """[K, B, A] of samples without an obstacle."""
+        media = self.backbone.media_vectors(samples).to(self.device)
+        return self.heads.members(joint_features(media, self._prompts(samples)))
 
     def score_with_grad(self, media: Tensor, samples: Sequence[Sample], **options: Any) -> Tensor:
         """Values [B] whose gradient reaches the media.
@@ -130,12 +154,31 @@ class LearnedReward:
         Raises:
             ShapeError: not one sample for each medium.
         """
+        return self.members_with_grad(media, samples, **options)[0].mean(0)
+
+    def members_with_grad(
+        self, media: Tensor, samples: Sequence[Sample], **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Members [K, B] and std [B], whose gradient reaches the media; arguments as of ``score_with_grad``.
+
+        Raises:
+            ShapeError: not one sample for each medium.
+        """
         if len(media) != len(samples):
             raise ShapeError(f"media: expected B = {len(samples)}, got {list(media.shape)}")
         vectors_of: Callable[..., Tensor] = self.backbone.media_vectors_with_grad
-        features = self._features(vectors_of(media, **options), samples)
-        return self.heads.overall(self.heads.members(features)).mean(0)
+        vectors = vectors_of(media, **options)
+        prompts = self._prompts(samples).to(vectors)
+        overall = self.heads.overall(self.heads.members(joint_features(vectors, prompts)))
+        return overall, self._std(overall, vectors, prompts)
 
-    def _features(self, media: Tensor, samples: Sequence[Sample]) -> Tensor:
-        prompts = self.backbone.prompt_vectors([sample.prompt for sample in samples])
-        return joint_features(media, prompts.to(media))
+    def _std(self, overall: Tensor, media: Tensor, prompts: Tensor) -> Tensor | None:
+        """[B] of members [K, B]."""
+        several = len(overall) > 1
+        if self.familiarity is None:
+            return overall.std(0, correction=1) if several else None
+        new = self.familiarity.variance(media, prompts)
+        return (new + overall.var(0, correction=1) if several else new).clamp(min=1e-20).sqrt()
+
+    def _prompts(self, samples: Sequence[Sample]) -> Tensor:
+        return self.backbone.prompt_vectors([sample.prompt for sample in samples]).to(self.device)

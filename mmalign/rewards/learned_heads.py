@@ -65,6 +65,13 @@ class HeadOptions:
     """Share of the features that a member sees, drawn once for each: members that see different things disagree more
     where they have seen nothing."""
 
+    bounded: bool = False
+    """Whether an output is the log odds of a share of a scale of ratings, to which ``scale`` and ``shift`` lead."""
+    worst_aspect: bool = False
+    """Whether the value is the least of the aspects, such as groups of people, and not their mean."""
+    personal: bool = False
+    """Whether the value mixes the aspects by weights of a person, by member."""
+
     def __post_init__(self) -> None:
         if not self.aspects or len(set(self.aspects)) < len(self.aspects):
             raise ConfigError(f"aspects = {list(self.aspects)}, expected one or more different names")
@@ -76,6 +83,9 @@ class HeadOptions:
             raise ConfigError(
                 "shared_trunk needs hidden layers that are shared, and members that see the same (keep = 1)"
             )
+
+        if self.worst_aspect and (self.personal or OVERALL in self.aspects):
+            raise ConfigError("worst_aspect is of aspects that nothing else decides between")
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "HeadOptions":
@@ -112,6 +122,7 @@ class Heads(nn.Module):
     kept: Tensor
     shift: Tensor
     scale: Tensor
+    mix: Tensor
 
     def __init__(self, width: int, options: HeadOptions, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -124,6 +135,8 @@ class Heads(nn.Module):
         self.register_buffer("kept", torch.ones(options.members, inputs))
         self.register_buffer("shift", torch.zeros(options.members, outputs))
         self.register_buffer("scale", torch.ones(options.members, outputs))
+        if options.personal:
+            self.register_buffer("mix", torch.full((options.members, outputs), 1 / outputs))
         if options.keep < 1:
             count = max(1, round(options.keep * inputs))
             order = torch.rand(options.members, inputs, generator=generator).argsort(1)
@@ -171,17 +184,35 @@ class Heads(nn.Module):
         Source: Coste et al. 2024, Reward Model Ensembles Help Mitigate Overoptimization (arXiv:2310.02743).
         """
         means, _ = self(features)
-        self.shift.copy_(means.mean(1))
+        self.shift.copy_(means.mean(1))  # of pairs, which are never bounded
         std = means.std(1, correction=0)
         self.scale.copy_(std.where(std > 0, 1.0))
 
     def members(self, features: Tensor) -> Tensor:
-        """[K, B, A], standardised."""
+        """[K, B, A], standardised, or in the unit of the ratings."""
         means, _ = self(features)
-        scores: Tensor = (means - self.shift[:, None]) / self.scale[:, None]
+        said = means.sigmoid() if self.options.bounded else means
+        scores: Tensor = (said - self.shift[:, None]) / self.scale[:, None]
         return scores
 
+    def scatter(self, features: Tensor) -> Tensor | None:
+        """[K, B, A], the std of people's own answers, in the unit of ``members``; None without a variance.
+
+        normal: exp(log_variance / 2),   beta of mean m: sqrt(m (1 - m) / (1 + exp(log_concentration)))
+        """
+        means, more = self(features)
+        if more is None:
+            return None
+        share = means.sigmoid()
+        std = (share * (1 - share) / (1 + more.exp())).sqrt() if self.options.bounded else (more / 2).exp()
+        scaled: Tensor = std / self.scale[:, None]
+        return scaled
+
     def overall(self, members: Tensor) -> Tensor:
-        """[K, B] of [K, B, A]: the aspect ``overall``, or the mean of all."""
+        """[K, B] of [K, B, A]: a person's mix, the aspect ``overall``, the least, or the mean of all."""
         names = self.options.aspects
-        return members[..., names.index(OVERALL)] if OVERALL in names else members.mean(-1)
+        if self.options.personal:
+            return (members * self.mix[:, None]).sum(-1)
+        if OVERALL in names:
+            return members[..., names.index(OVERALL)]
+        return members.amin(-1) if self.options.worst_aspect else members.mean(-1)

@@ -1,45 +1,13 @@
 """How sure several members of a reward are, and what a careful reader makes of it; pure functions of tensors.
 
 Members are along the first axis. All of it presumes one scale: Bradley–Terry rewards have a free zero each, so
-``standardised_members`` comes first. A member without a score (NaN) makes the result NaN: it is never a 0.
+``Heads.standardise_outputs`` comes first. A member without a score (NaN) makes the result NaN: it is never a 0.
 """
 
 import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
-
-
-def standardised_members(scores: Tensor, reference: Tensor) -> Tensor:
-    """Every member in its own standard scale, measured on samples that all of them scored.
-
-        (scores[k, b] - mean reference[k]) / std reference[k],   population std
-
-    Args:
-        scores: [K, B].
-        reference: [K, N], of the same members on reference samples.
-
-    Returns:
-        [K, B]; a shift or a positive scale of any member changes nothing.
-
-    Raises:
-        ShapeError: not [K, B] and [K, N].
-        ConfigError: a member gives all reference samples one score.
-
-    Source: Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization (arXiv:2310.02743).
-
-    >>> standardised_members(torch.tensor([[3.0], [30.0]]), torch.tensor([[0.0, 2.0], [0.0, 20.0]]))
-    tensor([[2.],
-            [2.]])
-    """
-    if scores.ndim != 2 or reference.ndim != 2 or len(scores) != len(reference):
-        raise ShapeError(
-            f"expected scores [K, B] and reference [K, N], got {list(scores.shape)}, {list(reference.shape)}"
-        )
-    mean, std = reference.mean(1, keepdim=True), reference.std(1, correction=0, keepdim=True)
-    if (std == 0).any():
-        raise ConfigError(f"reference: member {int((std == 0).nonzero()[0, 0])} gives all samples one score")
-    return (scores - mean) / std
 
 
 def mean_less_std(scores: Tensor, *, pessimism: float = 1.0, correction: int = 0) -> Tensor:

@@ -30,11 +30,13 @@ class Examples:
         media: M files, each once.
         prompts: P, each once.
         aspects: A names.
+        annotators: R names; the empty one of rows that name nobody.
         prompt: [N], into ``prompts``.
         first: [N], into ``media``: the chosen one, or the only one.
         second: [N]: the rejected one; as ``first`` where there is one only.
-        target: [N]: the rating, or the label as 1 or 0; 1 for pairs.
+        target: [N]: the rating, or the label as 1 or 0; of pairs 1, or 0 for a tie.
         aspect: [N], into ``aspects``.
+        annotator: [N], into ``annotators``.
         row: [N], of the table, from 1; a ranking of K gives up to K (K - 1) / 2 comparisons of one row.
         rows: of the table.
         rejected: rows that are not used, with the reason. rows = used + rejected.
@@ -44,11 +46,13 @@ class Examples:
     media: tuple[Path, ...]
     prompts: tuple[str, ...]
     aspects: tuple[str, ...]
+    annotators: tuple[str, ...]
     prompt: Tensor
     first: Tensor
     second: Tensor
     target: Tensor
     aspect: Tensor
+    annotator: Tensor
     row: Tensor
     rows: int
     rejected: tuple[str, ...]
@@ -63,7 +67,7 @@ class Examples:
 
     def pick(self, rows: Tensor) -> "Examples":
         """Some of them, by indices or a mask; media and prompts stay."""
-        columns = ("prompt", "first", "second", "target", "aspect", "row")
+        columns = ("prompt", "first", "second", "target", "aspect", "annotator", "row")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
     def without_media(self, status: Sequence[str], path: Path) -> "Examples":
@@ -93,8 +97,12 @@ class Examples:
         return left
 
 
-def read_examples(path: Path) -> Examples:
+def read_examples(path: Path, *, ties: bool = False) -> Examples:
     """The rows of a table that can be used, told apart by its columns.
+
+    Args:
+        path: of the table.
+        ties: whether media of equal ranks are an example, as a tie, and not nothing.
 
     Raises:
         DataError: no such file, another kind of table, nothing in it that can be used, or one class or score only.
@@ -108,9 +116,9 @@ def read_examples(path: Path) -> Examples:
             file=path,
         )
     rejected = [str(error) for error in errors]
-    entries: list[tuple[int, str, Path, Path, float, str]] = []
+    entries: list[tuple[int, str, Path, Path, float, str, str]] = []
     for number, _, entry in used:
-        found = list(_examples_of(entry))
+        found = list(_examples_of(entry, ties=ties))
         if not found:
             rejected.append(f"{path}, row {number}: {_nothing_to_learn(schema)}")
         entries += [(number, *one) for one in found]
@@ -127,26 +135,33 @@ def _nothing_to_learn(schema: Schema) -> str:
     return "all ranks are equal" if schema.name == "rankings" else "chosen and rejected are the same file"
 
 
-def _examples_of(entry: Any) -> Iterable[tuple[str, Path, Path, float, str]]:
-    """(prompt, first, second, target, aspect) of one row."""
+def _examples_of(entry: Any, *, ties: bool) -> Iterable[tuple[str, Path, Path, float, str, str]]:
+    """(prompt, first, second, target, aspect, annotator) of one row."""
     match entry:
         case Pair():
             if entry.chosen != entry.rejected:
-                yield entry.prompt, entry.chosen, entry.rejected, 1.0, entry.aspect or OVERALL
+                yield (
+                    entry.prompt,
+                    entry.chosen,
+                    entry.rejected,
+                    1.0,
+                    entry.aspect or OVERALL,
+                    entry.annotator or "",
+                )
         case Ranking():
             ranked = zip(entry.samples, entry.ranks, strict=True)
             for (one, rank), (other, other_rank) in itertools.combinations(ranked, 2):
-                if rank != other_rank and one != other:
-                    better, worse = (one, other) if rank < other_rank else (other, one)
-                    yield entry.prompt, better, worse, 1.0, OVERALL
+                if one != other and (ties or rank != other_rank):
+                    better, worse = (one, other) if rank <= other_rank else (other, one)
+                    yield entry.prompt, better, worse, float(rank != other_rank), OVERALL, ""
         case Labelled():
-            yield entry.prompt, entry.sample, entry.sample, float(entry.label), OVERALL
+            yield entry.prompt, entry.sample, entry.sample, float(entry.label), OVERALL, ""
         case Rating(score=float() as score):
-            yield entry.prompt, entry.sample, entry.sample, score, OVERALL
+            yield entry.prompt, entry.sample, entry.sample, score, OVERALL, ""
 
 
 def _indexed(
-    entries: Sequence[tuple[int, str, Path, Path, float, str]],
+    entries: Sequence[tuple[int, str, Path, Path, float, str, str]],
     *,
     kind: Kind,
     rows: int,
@@ -155,28 +170,32 @@ def _indexed(
     media: dict[Path, int] = {}
     prompts: dict[str, int] = {}
     aspects = {name: i for i, name in enumerate(sorted({entry[5] for entry in entries}))}
+    annotators = {name: i for i, name in enumerate(sorted({entry[6] for entry in entries}))}
     columns = [
         (
             prompts.setdefault(prompt, len(prompts)),
             media.setdefault(first, len(media)),
             media.setdefault(second, len(media)),
             aspects[aspect],
+            annotators[annotator],
             row,
         )
-        for row, prompt, first, second, _, aspect in entries
+        for row, prompt, first, second, _, aspect, annotator in entries
     ]
-    table = torch.tensor(columns, dtype=torch.int64).reshape(-1, 5)
+    table = torch.tensor(columns, dtype=torch.int64).reshape(-1, 6)
     return Examples(
         kind=kind,
         media=tuple(media),
         prompts=tuple(prompts),
         aspects=tuple(aspects),
+        annotators=tuple(annotators),
         prompt=table[:, 0],
         first=table[:, 1],
         second=table[:, 2],
         target=torch.tensor([entry[4] for entry in entries], dtype=torch.float32),
         aspect=table[:, 3],
-        row=table[:, 4],
+        annotator=table[:, 4],
+        row=table[:, 5],
         rows=rows,
         rejected=tuple(rejected),
     )

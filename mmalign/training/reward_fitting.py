@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmalign.errors import ConfigError, NonFiniteError
-from mmalign.losses.bradley_terry import bradley_terry_loss, gaussian_bradley_terry_loss
-from mmalign.losses.rating import gaussian_rating_loss, rating_loss
-from mmalign.rewards.learned_heads import HeadOptions, Heads, joint_features
+from mmalign.losses.odin import unit_rows
+from mmalign.losses.rating import inner_share
+from mmalign.rewards.learned_heads import OVERALL, HeadOptions, Heads
 from mmalign.training.reward_data import Examples
+from mmalign.training.reward_objectives import Objective, People, Vectors, chosen_loss
+
+NUISANCE = "nuisance"
+"""The aspect of the head that takes what should not count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +26,10 @@ class FitOptions:
         ConfigError: a number that cannot work.
     """
 
+    loss: str = "auto"
+    """A name of ``LOSSES``, or auto for the first of the kind of data."""
+    tie: float = 1.0
+    """Of davidson: at equal rewards a tie is so many times as probable as a win."""
     epochs: int = 30
     """At most."""
     batch_size: int = 256
@@ -45,64 +52,6 @@ class FitOptions:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout = {self.dropout}, but it is a share in [0, 1)")
-
-
-@dataclass(frozen=True, eq=False)
-class Vectors:
-    """Of all media [M, D] and prompts [P, D] that examples name."""
-
-    media: Tensor
-    prompts: Tensor
-
-    def features(self, media: Tensor, prompt: Tensor) -> Tensor:
-        """[..., 3 D] of indices [...]."""
-        return joint_features(self.media[media], self.prompts[prompt])
-
-
-def example_loss(
-    heads: Heads, vectors: Vectors, examples: Examples, rows: Tensor, *, kept: Tensor | None = None
-) -> Tensor:
-    """The mean loss of examples over all members, by their kind.
-
-        pairs:    ``bradley_terry_loss``, with a variance head ``gaussian_bradley_terry_loss``
-        ratings:  ``rating_loss``, with a variance head ``gaussian_rating_loss``
-        binary:   -log sigmoid(r) of good samples, -log sigmoid(-r) of others
-
-    Args:
-        heads: K of them.
-        vectors: of media and prompts.
-        examples: all.
-        rows: [B], or [K, B] where each member has its own.
-        kept: [..., 3 D] as ``rows``, booleans; features that are False stand at their mean, on both sides of a pair.
-
-    Returns:
-        Scalar, nats, or the squared unit of ``examples.target``.
-    """
-    aspect = examples.aspect[rows]
-
-    def scored(media: Tensor) -> tuple[Tensor, Tensor | None]:
-        features = vectors.features(media[rows], examples.prompt[rows])
-        if kept is not None:
-            features = torch.where(kept, features, heads.feature_mean)
-        means, log_variance = heads(features)
-        index = aspect.expand(means.shape[:-1])[..., None]
-        picked = means.gather(-1, index).flatten()
-        return picked, None if log_variance is None else log_variance.gather(-1, index).flatten()
-
-    reward, log_variance = scored(examples.first)
-    if examples.kind == "pairs":
-        other, other_log_variance = scored(examples.second)
-        if log_variance is None or other_log_variance is None:
-            return bradley_terry_loss(reward - other)
-        return gaussian_bradley_terry_loss(reward - other, log_variance.exp() + other_log_variance.exp())
-    target = examples.target[rows].expand(heads.options.members, -1).flatten()
-    if examples.kind == "binary":
-        return F.binary_cross_entropy_with_logits(reward, target)
-    return (
-        rating_loss(reward, target)
-        if log_variance is None
-        else gaussian_rating_loss(reward, log_variance, target)
-    )
 
 
 def fit_heads(
@@ -130,43 +79,92 @@ def fit_heads(
         The heads, and the loss on ``stopping`` after each epoch: nats, or for ratings in units of their variance.
 
     Raises:
-        ConfigError: labels with a variance head: one answer, yes or no, tells nothing of scatter.
+        ConfigError: a loss that is not for these examples, or not for this head.
         NonFiniteError: a loss is NaN or infinite.
     """
-    if head.variance and train.kind == "binary":
-        raise ConfigError("a variance head learns from pairs or ratings, and these are labels")
+    loss = chosen_loss(fit.loss, train)
+    head, vectors = _for_loss(head, loss, vectors, train)
     heads = Heads(vectors.media.shape[1], head, generator=generator).to(vectors.media.device)
-    seen = _features_of(vectors, train)
+    seen = features_of(vectors, train)
     heads.standardise_inputs(seen)
     if train.kind == "ratings":
-        train, stopping = _standardised(heads, train, stopping)
-    optimiser = torch.optim.AdamW(heads.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay)
-    every = torch.arange(len(stopping))
-    best, best_loss, losses = copy.deepcopy(heads.state_dict()), float("inf"), []
-    drawn = _drawn(len(train), head.members, bootstrap=fit.bootstrap, generator=generator)
+        train, stopping = (_bounded if head.bounded else _standardised)(heads, train, stopping)
+    people = None
+    if head.personal:
+        people = People(head.members, len(train.annotators), len(head.aspects), generator=generator)
+        people = people.to(vectors.media.device)
+    objective = Objective(loss=loss, tie=fit.tie, people=people)
+    parameters = [*heads.parameters(), *([] if people is None else people.parameters())]
+    optimiser = torch.optim.AdamW(parameters, lr=fit.learning_rate, weight_decay=fit.weight_decay)
+    units, unseen = objective.units(train), objective.units(stopping)
+    every = torch.arange(len(unseen))
+    best, best_loss, losses = _state(heads, people), float("inf"), []
+    drawn = _drawn(len(units), head.members, bootstrap=fit.bootstrap, generator=generator)
     for epoch in range(1, fit.epochs + 1):
         order = drawn.gather(1, torch.rand(drawn.shape, generator=generator).argsort(1))
         for rows in order.split(fit.batch_size, dim=1):
             kept = None
             if fit.dropout:
                 kept = torch.rand(*rows.shape, 3 * heads.width, generator=generator) >= fit.dropout
-            loss = example_loss(heads, vectors, train, rows, kept=kept)
-            if not bool(loss.isfinite()):
-                raise NonFiniteError(f"the loss of epoch {epoch} is {loss.item()}; lower --learning-rate")
+            value = objective(heads, vectors, units, rows, kept=kept)
+            if not bool(value.isfinite()):
+                raise NonFiniteError(f"the loss of epoch {epoch} is {value.item()}; lower --learning-rate")
             optimiser.zero_grad()
-            loss.backward()
+            value.backward()
             optimiser.step()
         with torch.no_grad():
-            losses.append(float(example_loss(heads, vectors, stopping, every)))
+            losses.append(float(objective(heads, vectors, unseen, every)))
         after_epoch(epoch, losses[-1])
         if losses[-1] < best_loss:
-            best, best_loss = copy.deepcopy(heads.state_dict()), losses[-1]
+            best, best_loss = _state(heads, people), losses[-1]
         elif epoch - losses.index(min(losses)) - 1 >= fit.patience:
             break
-    heads.load_state_dict(best)
-    if train.kind == "pairs":
-        heads.standardise_outputs(seen)
+    heads.load_state_dict(best[0])
+    if people is not None:
+        people.load_state_dict(best[1])
+    _finish(heads, loss, seen, people, pairs=train.kind == "pairs")
     return heads, losses
+
+
+def _for_loss(head: HeadOptions, loss: str, vectors: Vectors, train: Examples) -> tuple[HeadOptions, Vectors]:
+    """The head that a loss needs, and what it needs to know.
+
+    Raises:
+        ConfigError: a loss and a head that do not go together.
+    """
+    head = replace(head, variance=loss in ("gaussian", "beta"), bounded=loss == "beta")
+    if loss == "odin":
+        if vectors.nuisance is None:
+            raise ConfigError("--loss odin needs to know what should not count: add --nuisance REWARD")
+        if head.hidden or head.aspects != (OVERALL,):
+            raise ConfigError("--loss odin is of linear heads and of pairs without aspects")
+        known = (vectors.nuisance - vectors.nuisance.mean()) / vectors.nuisance.std().clamp(min=1e-12)
+        return replace(head, aspects=(OVERALL, NUISANCE)), replace(vectors, nuisance=known)
+    if vectors.nuisance is not None:
+        raise ConfigError(f"--nuisance is for --loss odin, and this one is {loss}")
+    if head.personal and (loss != "bradley-terry" or train.aspects != (OVERALL,)):
+        raise ConfigError("--personal is of pairs without aspects, by --loss bradley-terry")
+    if loss == "plackett-luce" and train.aspects != (OVERALL,):
+        raise ConfigError("--loss plackett-luce is of rankings, which have no aspects")
+    return head, vectors
+
+
+def _state(heads: Heads, people: People | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return copy.deepcopy(heads.state_dict()), {} if people is None else copy.deepcopy(people.state_dict())
+
+
+@torch.no_grad()
+def _finish(heads: Heads, loss: str, seen: Tensor, people: People | None, *, pairs: bool) -> None:
+    """Rewards of pairs in standard deviations over the training samples, a person's mix too."""
+    if loss == "odin":
+        for rows in heads.weights[0]:
+            rows.copy_(unit_rows(rows.mT).mT)
+        heads.biases[0].zero_()
+    if pairs:
+        heads.standardise_outputs(seen)
+    if people is not None:
+        heads.mix.copy_(people.weights.mean(1) * heads.scale)
+        heads.mix /= heads.overall(heads.members(seen)).std(1, correction=0)[:, None]
 
 
 def _drawn(count: int, members: int, *, bootstrap: bool, generator: torch.Generator) -> Tensor:
@@ -176,12 +174,27 @@ def _drawn(count: int, members: int, *, bootstrap: bool, generator: torch.Genera
     return torch.arange(count).expand(members, count)
 
 
-def _features_of(vectors: Vectors, examples: Examples) -> Tensor:
+def features_of(vectors: Vectors, examples: Examples) -> Tensor:
     """[n, 3 D] of every sample, each once."""
     samples = torch.cat(
         [torch.stack([side, examples.prompt], 1) for side in (examples.first, examples.second)]
     ).unique(dim=0)
     return vectors.features(samples[:, 0], samples[:, 1])
+
+
+@torch.no_grad()
+def _bounded(heads: Heads, train: Examples, stopping: Examples) -> tuple[Examples, Examples]:
+    """Ratings as shares of the scale that they use, from the least to the most of the training part."""
+    low, high = train.target.min(), train.target.max()
+    heads.shift.copy_(-low / (high - low))
+    heads.scale.copy_(1 / (high - low))
+    count = len(train.target)
+
+    def shares(examples: Examples) -> Examples:
+        within = examples.target.clamp(low, high)
+        return replace(examples, target=inner_share(within, low=float(low), high=float(high), count=count))
+
+    return shares(train), shares(stopping)
 
 
 @torch.no_grad()

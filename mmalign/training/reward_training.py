@@ -1,27 +1,34 @@
 """Trains a reward from a preference file: reads, embeds, splits by prompt, fits, judges, and writes its folder."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from mmalign.errors import ConfigError
 from mmalign.evaluation.agreement import accuracy_without_ties, bootstrap_interval, fitted_temperature
 from mmalign.evaluation.detection import auroc
 from mmalign.files import whole_file
+from mmalign.media import Sample, load_media
 from mmalign.rewards.base import EmbeddingReward
-from mmalign.rewards.cards import BESIDE, CARD
-from mmalign.rewards.learned import HEAD, fingerprint, load_backbone
+from mmalign.rewards.cards import BESIDE, CARD, load_reward
+from mmalign.rewards.familiarity import Familiarity
+from mmalign.rewards.learned import HEAD, KNOWN, fingerprint, load_backbone
 from mmalign.rewards.learned_heads import HeadOptions, Heads
+from mmalign.rewards.rows import join_scores
 from mmalign.training.progress import stage
 from mmalign.training.reward_data import Examples, Kind, Split, read_examples, split_by_prompt
 from mmalign.training.reward_features import FeatureCache, embed_media, embed_prompts
-from mmalign.training.reward_fitting import FitOptions, Vectors, fit_heads
+from mmalign.training.reward_fitting import FitOptions, features_of, fit_heads
+from mmalign.training.reward_groups import check_people, groups_of, in_groups, write_groups
+from mmalign.training.reward_objectives import Vectors
 
 UNITS: dict[Kind, str] = {
     "pairs": "standard deviations over the samples of its training",
@@ -44,6 +51,15 @@ class RewardTraining:
     seed: int = 0
     features: Path | None = None
     """Where vectors are kept; None for ``out/features``."""
+    nuisance: str | None = None
+    """A reward whose score of a medium should not count, for the loss ``odin``."""
+    groups: int = 1
+    """Of annotators, found by EM; each has an aspect of its own, and the value is the least of them, or their mean."""
+    over_groups: Literal["worst", "mean"] = "worst"
+    personal: int = 0
+    """Features that are common to all annotators, of which each has weights; 0 for one reward of all."""
+    std: Literal["distance", "members"] = "distance"
+    """Whether the std grows with the distance to the training samples, or is the spread of the members alone."""
     device: str = "cpu"
 
 
@@ -86,9 +102,25 @@ def train_reward(training: RewardTraining, examples: Examples | None = None) -> 
     media, status = embed_media(backbone, examples.media, cache)
     examples = examples.without_media(status, training.data)
     vectors = Vectors(media, embed_prompts(backbone, examples.prompts))
+    if training.nuisance is not None:
+        nuisance, examples = measured_nuisance(
+            training.nuisance, examples, training.data, device=training.device
+        )
+        vectors = replace(vectors, nuisance=nuisance)
     generator = torch.Generator().manual_seed(training.seed)
     split = split_by_prompt(examples, heldout=training.heldout, generator=generator)
     head = replace(training.head, aspects=examples.aspects)
+    if training.groups > 1:
+        random = torch.Generator().manual_seed(training.seed)
+        found = groups_of(split.train, vectors, groups=training.groups, generator=random)
+        write_groups(training.out, examples.annotators, found)
+        split = Split(*(in_groups(part, found) for part in (split.train, split.stopping, split.heldout)))
+        head = replace(head, aspects=split.train.aspects, worst_aspect=training.over_groups == "worst")
+    if training.personal:
+        check_people(examples)
+        head = replace(
+            head, personal=True, aspects=tuple(f"feature-{i + 1}" for i in range(training.personal))
+        )
     with stage("fitting", training.fit.epochs) as bar:
 
         def after_epoch(epoch: int, loss: float) -> None:
@@ -105,7 +137,10 @@ def train_reward(training: RewardTraining, examples: Examples | None = None) -> 
             after_epoch=after_epoch,
         )
     trained = judge_heads(heads, vectors, split, losses)
-    write_folder(training, heads, backbone, weights_of, trained, examples)
+    known = (
+        fit_familiarity(heads, vectors, split, generator=generator) if training.std == "distance" else None
+    )
+    write_folder(training, heads, backbone, weights_of, trained, examples, known)
     return trained
 
 
@@ -115,6 +150,8 @@ def predicted(heads: Heads, vectors: Vectors, examples: Examples) -> np.ndarray[
 
     def scores(media: torch.Tensor) -> torch.Tensor:
         members = heads.members(vectors.features(media, examples.prompt))
+        if heads.options.personal:
+            return heads.overall(members).mean(0)
         return members.mean(0).gather(1, examples.aspect[:, None])[:, 0]
 
     found = scores(examples.first)
@@ -134,7 +171,7 @@ def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float
     interval = bootstrap_interval(statistic, heldout.prompt.tolist())
     scale = None
     if kind == "pairs":
-        margin = predicted(heads, vectors, split.stopping)
+        margin = predicted(heads, vectors, split.stopping.pick(split.stopping.target > 0))
         scale = 1 / fitted_temperature(margin, np.ones(len(margin)))
     return Trained(
         measure=name,
@@ -147,6 +184,44 @@ def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float
         used=sum(part.used for part in (split.train, split.stopping, split.heldout)),
         rejected=heldout.rejected,
         log_odds_per_unit=scale,
+    )
+
+
+def measured_nuisance(
+    name: str, examples: Examples, path: Path, *, device: str = "cpu"
+) -> tuple[Tensor, Examples]:
+    """What a reward says of each medium, [M], and the examples that it has a number for.
+
+    Raises:
+        ConfigError: a reward that needs a prompt: what should not count is the medium's own.
+        DataError: no example is left.
+    """
+    reward = load_reward(name, device=device)
+    if reward.card.needs:
+        raise ConfigError(
+            f"--nuisance {name} needs {', '.join(reward.card.needs)}; take a measure of the medium alone"
+        )
+    scores = [
+        reward.score([Sample("", load_media(medium)) for medium in examples.media[start : start + 64]])
+        for start in range(0, len(examples.media), 64)
+    ]
+    score = join_scores(scores)
+    return score.value.nan_to_num(0.0), examples.without_media(score.status, path)
+
+
+@torch.no_grad()
+def fit_familiarity(
+    heads: Heads, vectors: Vectors, split: Split, *, generator: torch.Generator
+) -> Familiarity:
+    """What the training part has seen, with distances from the part that decided when to stop."""
+
+    def of(part: Examples) -> tuple[Tensor, Tensor]:
+        media = torch.cat([part.first, part.second]).unique()
+        return vectors.media[media], vectors.prompts[part.prompt.unique()]
+
+    value = heads.overall(heads.members(features_of(vectors, split.train))).mean(0)
+    return Familiarity.fit(
+        of(split.train), of(split.stopping), prior_std=float(value.std(correction=0)), generator=generator
     )
 
 
@@ -164,12 +239,10 @@ def write_folder(
     weights_of: str,
     trained: Trained,
     examples: Examples,
+    known: Familiarity | None = None,
 ) -> None:
-    """``head.safetensors``, then ``card.yaml``, so that a folder with a card is whole."""
-    path = training.out / HEAD
-    with whole_file(path) as unfinished:
-        save_file({name: t.contiguous() for name, t in heads.state_dict().items()}, unfinished)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    """``head.safetensors``, ``known.safetensors`` where there is one, then ``card.yaml``: with a card it is whole."""
+    parts: dict[str, nn.Module] = {HEAD: heads} if known is None else {HEAD: heads, KNOWN: known}
     calibration = {
         "log_odds_per_unit": trained.log_odds_per_unit,
         f"heldout_{trained.measure}": trained.value,
@@ -178,7 +251,6 @@ def write_folder(
     card = {
         "target": "mmalign.rewards.learned:LearnedReward",
         "weights": BESIDE,
-        "files": {HEAD: digest},
         "modalities": list(backbone.card.modalities),
         "unit": UNITS[examples.kind],
         "higher_is_better": True,
@@ -187,15 +259,41 @@ def write_folder(
         "calibration": {k: float(v) for k, v in calibration.items() if v is not None and np.isfinite(v)},
         "source": (
             f"`mmalign reward train` on {trained.used} rows of {training.data.name}: {examples.kind} of "
-            f"{len(examples.prompts)} prompts; {trained.measure} {trained.value:.3f} on held-out prompts"
+            f"{len(examples.prompts)} prompts; {trained.measure} {trained.value:.3f} on held-out prompts; std from "
+            f"{'the spread of members' if known is None else 'the spread of members and the distance to training'}"
         ),
-        "options": {"backbone": training.backbone, "weights_of": weights_of, "head": head},
+        "options": {
+            "backbone": training.backbone,
+            "weights_of": weights_of,
+            "head": head,
+            **(
+                {} if known is None else {"known": {"media": len(known.media), "prompts": len(known.prompts)}}
+            ),
+        },
     }
-    with whole_file(training.out / CARD) as unfinished:
-        note = yaml.safe_dump(
-            {"seed": training.seed, **asdict(training.fit)}, default_flow_style=True, width=1_000
-        )
-        unfinished.write_text(
-            f"# Trained with {note.strip()}\n" + yaml.safe_dump(card, sort_keys=False, allow_unicode=True),
-            encoding="utf-8",
-        )
+    note = yaml.safe_dump(
+        {"seed": training.seed, **asdict(training.fit)}, default_flow_style=True, width=1_000
+    )
+    sealed(training.out, parts, card, note=f"# Trained with {note.strip()}\n")
+
+
+def sealed(folder: Path, parts: Mapping[str, nn.Module], card: dict[str, Any], *, note: str = "") -> None:
+    """Write modules, and then the card with the hashes of all weights in the folder: with a card it is whole.
+
+    Args:
+        folder: of the reward.
+        parts: modules by the name of their file.
+        card: all fields but ``files``.
+        note: a comment at its head.
+    """
+    for name, module in parts.items():
+        with whole_file(folder / name) as unfinished:
+            save_file({key: t.contiguous() for key, t in module.state_dict().items()}, unfinished)
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (HEAD, KNOWN)
+        if name in parts or name in card.get("files", {})
+    }
+    with whole_file(folder / CARD) as unfinished:
+        text = yaml.safe_dump({**card, "files": files}, sort_keys=False, allow_unicode=True)
+        unfinished.write_text(note + text, encoding="utf-8")

@@ -1,8 +1,11 @@
 """``mmalign reward train``: from a table to a reward that scores, and what it says of data that cannot be used."""
 
 import csv
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,9 @@ from mmalign.cli.main import main
 from mmalign.errors import ConfigError, DataError
 from mmalign.media import Image, Sample
 from mmalign.rewards.cards import find_card, load_reward
+from mmalign.rewards.learned import LearnedReward
+from mmalign.rewards.learned_heads import Heads, joint_features
+from mmalign.training import reward_training
 from mmalign.worlds import shapes
 
 Rows = list[dict[str, object]]
@@ -115,6 +121,98 @@ def test_the_same_seed_gives_the_same_head_from_a_cache_or_without(world: Path, 
     assert (tmp_path / "d" / "head.safetensors").read_bytes() != heads[0]
 
 
+def by_people(world: Path) -> Rows:
+    """Ten people want the right picture and five the wrong one."""
+    rows: Rows = []
+    for i, row in enumerate(pairs(world)):
+        for person in ((2 * i) % 15, (2 * i + 1) % 15):
+            sides = (row["chosen"], row["rejected"]) if person < 10 else (row["rejected"], row["chosen"])
+            rows.append(
+                {
+                    "prompt": row["prompt"],
+                    "chosen": sides[0],
+                    "rejected": sides[1],
+                    "annotator": f"p{person:02d}",
+                }
+            )
+    return rows
+
+
+def ranked(world: Path) -> Rows:
+    """Right before wrong, and for every third prompt both alike."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "samples": json.dumps([row["chosen"], row["rejected"]]),
+            "ranks": [1, 1 + (i % 3 > 0)],
+        }
+        for i, row in enumerate(pairs(world))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        (ranked, ("--loss", "davidson", "--tie", "2")),
+        (ranked, ("--loss", "plackett-luce")),
+        (lambda world: singles(world, "score", 5, 1), ("--loss", "beta")),
+        (pairs, ("--loss", "odin", "--nuisance", "covered-area")),
+        (by_people, ("--groups", "2")),
+        (by_people, ("--personal", "2")),
+        (pairs, ("--members", "1", "--std", "members")),
+    ],
+    ids=["ties", "rankings", "beta", "odin", "groups", "persons", "one"],
+)
+def test_what_was_fitted_is_what_the_folder_says(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: Callable[[Path], Rows],
+    options: tuple[str, ...],
+) -> None:
+    fitted: list[Heads] = []
+    fit = reward_training.fit_heads
+
+    def remembered(*arguments: Any, **named: Any) -> Any:
+        found = fit(*arguments, **named)
+        fitted.append(found[0])
+        return found
+
+    monkeypatch.setattr(reward_training, "fit_heads", remembered)
+    out, data = tmp_path / "r", table(world, rows(world), "rows.csv")
+    assert (
+        train(data, out, "--members", "2", "--epochs", "2", "--features", str(world / "features"), *options)
+        == 0
+    )
+    loaded = load_reward(str(out))
+    assert isinstance(loaded, LearnedReward)
+    samples = [Sample(prompts(world)[0], Image.load(world / f"{name}-0.png")) for name in ("right", "wrong")]
+    score, vectors = loaded.score(samples), loaded.backbone
+    features = joint_features(
+        vectors.media_vectors(samples), vectors.prompt_vectors([s.prompt for s in samples])
+    )
+    with torch.no_grad():
+        said = fitted[0].overall(fitted[0].members(features)).mean(0)
+    torch.testing.assert_close(score.value, said, atol=1e-5, rtol=1e-4)
+    assert (score.std is None) == ("--std" in options)
+    card = find_card(str(out))
+    assert ("the distance to training" in card.source) == ("--std" not in options)
+    if "--groups" in options:
+        least = torch.stack(list(score.aspects.values())).amin(0)
+        assert bool((score.value <= least + 1e-5).all())  # the mean of members' minima
+        assert len((out / "groups.csv").read_text().splitlines()) == 16
+    if "--personal" in options:
+        few = table(world, [row for row in by_people(world) if row["annotator"] == "p14"], "few.csv")
+        assert (
+            reward.main(["adapt", "--reward", str(out), "--data", str(few), "--out", str(tmp_path / "p14")])
+            == 0
+        )
+        theirs = load_reward(str(tmp_path / "p14")).score(samples).value
+        assert float(theirs[0] - theirs[1]) < float(score.value[0] - score.value[1])
+        with pytest.raises(ConfigError, match="the reward itself"):
+            reward.main(["adapt", "--reward", str(out), "--data", str(few), "--out", str(out)])
+
+
 def test_rows_that_cannot_be_used_are_counted_and_told(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +246,12 @@ def test_data_that_say_nothing_are_refused(world: Path, tmp_path: Path) -> None:
         train(table(world, pairs(world)[:2], "two.csv"), out)
     with pytest.raises(ConfigError, match="--loss squared is not for pairs"):
         train(table(world, pairs(world), "pairs.csv"), out, "--loss", "squared")
+    with pytest.raises(ConfigError, match="name their annotator"):
+        train(table(world, pairs(world), "pairs.csv"), out, "--groups", "2")
+    with pytest.raises(ConfigError, match="one of both"):
+        train(table(world, pairs(world), "pairs.csv"), out, "--groups", "2", "--personal", "3")
+    with pytest.raises(ConfigError, match="measure of the medium alone"):
+        train(table(world, pairs(world), "pairs.csv"), out, "--loss", "odin", "--nuisance", "shapes-truth")
     with pytest.raises(DataError, match="no such file"):
         train(world / "absent.csv", out)
     assert not (out / "card.yaml").exists()

@@ -178,7 +178,7 @@ READS_A_PROMPT_THAT_IS_THERE = {"placebo"}
 SLOW_EXTRAS = {"ocr", "speech"}
 """Extras whose models take seconds for a few samples."""
 
-NO_DIRECTION = {"placebo"}
+NO_DIRECTION = {"covered-area", "placebo"}
 """Cards of which neither end is better."""
 
 

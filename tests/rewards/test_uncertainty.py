@@ -14,7 +14,6 @@ from mmalign.rewards.uncertainty import (
     mean_less_std,
     reliability,
     soft_worst_case,
-    standardised_members,
     uncertainty_weighted,
     worst_case,
 )
@@ -71,18 +70,6 @@ def test_a_missing_member_is_a_missing_result() -> None:
     r[1, 2] = float("nan")
     for function in (worst_case, uncertainty_weighted, mean_less_std, soft_worst_case):
         assert function(r).isnan().tolist() == [False, False, True, False, False]
-
-
-def test_members_scales_and_zeros_are_gone() -> None:
-    r, reference = gaussian(K, B), gaussian(K, 50, seed=1)
-    scale, zero = gaussian(K, 1, seed=2).exp(), gaussian(K, 1, seed=3)
-    found = standardised_members(scale * r + zero, scale * reference + zero)
-    assert_close(found, standardised_members(r, reference))
-    own = standardised_members(reference, reference)
-    assert_close(own.mean(1), torch.zeros(K, dtype=torch.float64))
-    assert_close(own.std(1, correction=0), torch.ones(K, dtype=torch.float64))
-    with pytest.raises(ConfigError, match="member 0"):
-        standardised_members(r, torch.ones(K, 3))
 
 
 def test_unsure_rewards_count_less() -> None:

@@ -1,4 +1,4 @@
-"""``mmalign pairs``: preference pairs or rankings from scored samples."""
+"""``mmalign pairs``: preference pairs or rankings from scored samples, or with ``--select`` pairs to be labelled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from mmalign.errors import ConfigError
 class PairsCommand:
     """Preference pairs or rankings of the samples of each prompt, from a file that `mmalign score` wrote.
 
-    Samples without a score take no part, and equal scores are no preference.
+    Samples without a score take no part, and equal scores are no preference. With --select N it chooses the pairs that
+    people should label next: `mmalign pairs --select --help`.
     """
 
     scores: Positional[Path]
@@ -63,6 +64,10 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         MmalignError: wrong usage, or no preference came out; nothing was written.
     """
+    if any(argument.partition("=")[0] == "--select" for argument in arguments):
+        from mmalign.cli import pairs_select
+
+        return pairs_select.main(arguments)
     return run(tyro.cli(PairsCommand, prog="mmalign pairs", args=arguments))
 
 

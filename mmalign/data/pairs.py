@@ -22,7 +22,7 @@ class Pair:
         chosen: file of the better one.
         rejected: file of the other.
         margin: how much better, in the scorer's unit.
-        strength: how sure the annotator was, in [0, 1].
+        strength: how sure the annotator was, in (0, 1]; a row with 0 has no verdict yet and is no preference.
         annotator: who said so.
         source: which data or reward it comes from.
         aspect: what was compared; None for the whole.
@@ -39,6 +39,8 @@ class Pair:
 
 
 TEXTS = ("prompt", "chosen", "rejected", "annotator", "source", "aspect")
+UNLABELLED = 0.0
+"""The ``strength`` of two media that nobody has put in order yet, as ``mmalign pairs --select`` writes them."""
 OPTIONAL = ("strength", "annotator", "source", "aspect")
 """Columns that are only written where some pair has them."""
 
@@ -61,8 +63,9 @@ def pair_of(row: Record, path: Path, number: int) -> Pair:
     """One row of a table of pairs.
 
     Raises:
-        DataError: a missing value, or a medium that does not exist, with row and column.
+        DataError: a missing value, a medium that does not exist, or a pair without a verdict, with row and column.
     """
+    refuse_unlabelled(row, path, number)
     prompt = text_of(row, "prompt", path, number)
     chosen, rejected = (medium_of(row, column, path, number) for column in ("chosen", "rejected"))
     return Pair(
@@ -73,6 +76,21 @@ def pair_of(row: Record, path: Path, number: int) -> Pair:
         number_of(row, "strength", path, number),
         *(optional_text_of(row, column, path, number) for column in ("annotator", "source", "aspect")),
     )
+
+
+def refuse_unlabelled(row: Record, path: Path, number: int) -> None:
+    """Let no pair that waits for a verdict pass for a preference.
+
+    Raises:
+        DataError: its ``strength`` is 0, with row and column.
+    """
+    if number_of(row, "strength", path, number) == UNLABELLED:
+        raise DataError(
+            "nobody has labelled this pair yet (strength 0); put its two media in order and say how sure you are",
+            file=path,
+            row=number,
+            column="strength",
+        )
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.data.hub import DatasetSample, is_dataset, load_rows
+from mmalign.data.pairs import refuse_unlabelled
 from mmalign.data.readers import Record, read_records
 from mmalign.errors import DataError
 from mmalign.rewards.scoring import Loadable
@@ -142,6 +143,7 @@ class _Place:
 
 
 def _pairs(row: Record, place: _Place) -> Iterator[Case]:
+    refuse_unlabelled(row, place.path, place.number)
     prompt = place.text(row, "prompt")
     first, second = (place.medium(row, column, prompt) for column in ("chosen", "rejected"))
     aspect, part, subset = (

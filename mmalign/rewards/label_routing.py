@@ -156,3 +156,36 @@ def knee(values: Tensor) -> int:
     y = values.double()
     share = torch.linspace(0, 1, len(y), dtype=y.dtype, device=y.device)
     return int((y - (y[0] + (y[-1] - y[0]) * share)).abs().argmax())
+
+
+def doubtful_labels(margins: Tensor, *, budget: int) -> tuple[Tensor, float]:
+    """The machine's labels that a reward trained on them believes least, and where belief begins.
+
+    Sorted, margins rise steeply where labels are wrong, flatten, and rise again where they are trusted; the knee of
+    the lower half is the first turn. Asked are the lowest margins, whatever side of the knee they lie on.
+
+    Args:
+        margins: [n], r(chosen) - r(rejected) of each label.
+        budget: labels that people can give, from 0.
+
+    Returns:
+        Indices, lowest margin first, at most ``budget``, of equals the earlier; and the margin at the knee, NaN for
+        n < 6.
+
+    Raises:
+        ShapeError: not [n].
+        ConfigError: ``budget`` is negative, or a margin is NaN.
+
+    Source: Xu et al. 2025, RLTHF (arXiv:2502.13417), whose share near the knee and whose factors are its own.
+
+    >>> doubtful_labels(torch.tensor([2.0, -1.0, 0.5]), budget=2)[0]
+    tensor([1, 2])
+    """
+    if margins.ndim != 1:
+        raise ShapeError(f"margins: expected [n], got {list(margins.shape)}")
+    if budget < 0 or margins.isnan().any():
+        raise ConfigError(f"budget = {budget} is at least 0, and no margin is NaN")
+    order = margins.argsort(stable=True)
+    lower = margins[order[: (len(order) + 1) // 2]]
+    turn = float(lower[knee(lower)]) if len(lower) >= 3 else float("nan")
+    return order[:budget], turn

@@ -1,4 +1,4 @@
-"""``mmalign reward``: train a reward from preferences that people gave, adapt it to one of them, or judge it."""
+"""``mmalign reward``: train a reward, adapt it to a person, judge it, or see how far it can be pushed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
+from mmalign.cli.reward_overoptimise import OveroptimiseCommand, overoptimise
 from mmalign.cli.reward_train import AdaptCommand, TrainCommand, adapt, train
 from mmalign.errors import ConfigError, UnknownNameError
 
@@ -54,11 +55,17 @@ def main(arguments: Sequence[str]) -> int:
         )
         print("       mmalign reward adapt --reward FOLDER --data FILE --out FOLDER [--ridge 1.0]")
         print("       mmalign reward evaluate NAME --data FILE [--data FILE ...] [--out FILE.json]")
+        print(
+            "       mmalign reward overoptimise SAMPLES --proxy NAME --true NAME --out FILE.json [--run RUN] ..."
+        )
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
         "adapt": lambda a: adapt(tyro.cli(AdaptCommand, prog="mmalign reward adapt", args=a)),
         "evaluate": lambda a: evaluate(tyro.cli(EvaluateCommand, prog="mmalign reward evaluate", args=a)),
+        "overoptimise": lambda a: overoptimise(
+            tyro.cli(OveroptimiseCommand, prog="mmalign reward overoptimise", args=a)
+        ),
         "train": lambda a: train(tyro.cli(TrainCommand, prog="mmalign reward train", args=a)),
     }
     if name not in actions:

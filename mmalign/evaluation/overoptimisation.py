@@ -201,8 +201,8 @@ def fit_overoptimisation(
     )
 
 
-def best_of_n_curve(proxy: ArrayLike, gold: ArrayLike, counts: Sequence[int]) -> list[tuple[float, float]]:
-    """What the best of n by a proxy scores by the proxy and in truth, without bias from N >= n samples.
+def best_of_n_by_prompt(proxy: ArrayLike, gold: ArrayLike, counts: Sequence[int]) -> tuple[Floats, Floats]:
+    """What the best of n by a proxy scores by the proxy and in truth, by prompt, without bias from N >= n samples.
 
         sum_{i = n..N} C(i - 1, n - 1) / C(N, n) * score_(i),   (1), (2), ... rising by the proxy
 
@@ -212,19 +212,16 @@ def best_of_n_curve(proxy: ArrayLike, gold: ArrayLike, counts: Sequence[int]) ->
         proxy: [P, N], N samples for each of P prompts, without NaN; where two are equal the earlier counts as the
             worse.
         gold: as ``proxy``, of the same samples.
-        counts: each n, from 1 to N.
+        counts: C times an n, from 1 to N.
 
     Returns:
-        For each n the mean proxy and the mean gold score over prompts.
+        Proxy and gold scores, [P, C] each.
 
     Raises:
         ShapeError: not twice [P, N].
         ConfigError: an n is not from 1 to N, or a score is NaN.
 
     Source: Nakano et al. 2021, WebGPT, appendix I (arXiv:2112.09332), as Coste et al. 2023 (arXiv:2310.02743) use it.
-
-    >>> best_of_n_curve([[0, 1, 2, 3]], [[0, 1, 3, 2]], [1, 4])
-    [(1.5, 1.5), (3.0, 2.0)]
     """
     p, g = np.asarray(proxy, dtype=np.float64), np.asarray(gold, dtype=np.float64)
     if p.ndim != 2 or p.shape != g.shape or not p.size:
@@ -232,9 +229,30 @@ def best_of_n_curve(proxy: ArrayLike, gold: ArrayLike, counts: Sequence[int]) ->
     if np.isnan(p).any() or np.isnan(g).any():
         raise ConfigError("proxy and gold: some are NaN; leave such prompts out")
     order = np.argsort(p, axis=1, kind="stable")
-    p_mean, g_mean = (np.take_along_axis(x, order, 1).mean(0) for x in (p, g))
-    every = [np.array(best_of_n_weights(p.shape[1], n=n)) for n in counts]
-    return [(float(weights @ p_mean), float(weights @ g_mean)) for weights in every]
+    weights = np.array([best_of_n_weights(p.shape[1], n=n) for n in counts]).reshape(-1, p.shape[1]).T
+    return np.take_along_axis(p, order, 1) @ weights, np.take_along_axis(g, order, 1) @ weights
+
+
+def best_of_n_curve(proxy: ArrayLike, gold: ArrayLike, counts: Sequence[int]) -> list[tuple[float, float]]:
+    """The means over prompts of ``best_of_n_by_prompt``.
+
+    Args:
+        proxy: [P, N].
+        gold: [P, N].
+        counts: each n.
+
+    Returns:
+        For each n the mean proxy and the mean gold score.
+
+    Raises:
+        ShapeError: not twice [P, N].
+        ConfigError: an n is not from 1 to N, or a score is NaN.
+
+    >>> best_of_n_curve([[0, 1, 2, 3]], [[0, 1, 3, 2]], [1, 4])
+    [(1.5, 1.5), (3.0, 2.0)]
+    """
+    p, g = best_of_n_by_prompt(proxy, gold, counts)
+    return [(float(a), float(b)) for a, b in zip(p.mean(0), g.mean(0), strict=True)]
 
 
 def reward_variance(rewards: ArrayLike) -> Floats:

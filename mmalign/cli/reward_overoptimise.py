@@ -106,7 +106,7 @@ def overoptimise(command: OveroptimiseCommand) -> int:
             "distance, sqrt(KL in nats)",
             proxy_curve,
             true_curve,
-            list(map(str, counts)),
+            [f"n = {n}" for n in counts],
         )
     ]
     report: dict[str, Any] = {
@@ -172,7 +172,12 @@ def _training(
         for values in (path.proxy, path.gold)
     ]
     words = [f"step {step:.0f}" if i in (0, len(path.step) - 1) else "" for i, step in enumerate(path.step)]
-    panel = (f"along training, {len(path.runs)} run(s)", "distance, sqrt(drift)", *curves, words)
+    panel = (
+        f"along training, {len(path.runs)} run{'s' if len(path.runs) > 1 else ''}",
+        "distance, sqrt(drift)",
+        *curves,
+        words,
+    )
     values = {
         "runs": list(path.runs),
         "steps": path.step.tolist(),

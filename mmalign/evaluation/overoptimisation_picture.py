@@ -54,9 +54,10 @@ def draw_curves(
                     "peak", (curve.peak, 1.0), xycoords=("data", "axes fraction"), xytext=(3, -12),
                     textcoords="offset points", color=colour, fontsize=9,
                 )  # fmt: skip
-        for at, height, word in zip(proxy.d, proxy.reward, words, strict=True):
+        tops = np.where(np.isnan(proxy.high), proxy.reward, proxy.high)  # above the interval, not across it
+        for at, height, word in zip(proxy.d, tops, words, strict=True):
             axes.annotate(
-                word, (at, height), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8, color=INK
+                word, (at, height), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8, color=INK
             )  # fmt: skip
         axes.axhline(0, color=LINE, linewidth=1)
         axes.set_title(title, fontsize=11, color=INK)

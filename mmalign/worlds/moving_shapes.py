@@ -25,12 +25,12 @@ DIRECTIONS: dict[str, tuple[float, float]] = {
     "down": (0.0, 1.0),
 }
 """x to the right and y down."""
-SPEEDS = {"slowly": 0.4, "quickly": 0.85}
+SPEEDS = {"slowly": 0.3, "quickly": 0.6}
 """Way of the centroid from the first to the last frame, in units of half the side; the frame rate changes nothing."""
 ATTRIBUTES = ("kind", "colour", "direction", "speed")
 FRAMES, FPS = 9, 8.0
-RADIUS = 0.28
-"""Radius of the circle of the same area, in units of half the side."""
+RADIUS = 0.38
+"""Radius of the circle of the same area, in units of half the side: large enough to tell kinds apart at 32 pixels."""
 
 TEMPLATES = (
     "a {colour} {kind} moving {direction} {speed}",
@@ -158,8 +158,8 @@ def render(
     along = torch.tensor([DIRECTIONS[s.direction] for s in scenes])
     way = torch.tensor([SPEEDS[s.speed] for s in scenes]) * (1 + uniform(count, spread=0.08))
     # The middle of the path: anywhere across it, and along it as far as both ends leave the shape inside the picture.
-    across = uniform(count, spread=0.4)[:, None] * along.flip(-1).abs()
-    middle = across + uniform(count, spread=1.0)[:, None] * (0.45 - way / 2).clamp_min(0)[:, None] * along
+    across = uniform(count, spread=0.3)[:, None] * along.flip(-1).abs()
+    middle = across + uniform(count, spread=1.0)[:, None] * (0.33 - way / 2).clamp_min(0)[:, None] * along
     centres = middle[:, None] + torch.linspace(-0.5, 0.5, frames)[:, None] * (way[:, None] * along)[:, None]
     radii = RADIUS * (1 + uniform(count, spread=0.06))
     colours = torch.tensor([COLOURS[s.colour] for s in scenes]) + uniform(count, 3, spread=0.03)

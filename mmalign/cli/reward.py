@@ -51,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
-            "usage: mmalign reward train --data FILE --out FOLDER [--backbone NAME] [--head linear|deep] ..."
+            "usage: mmalign reward train --data FILE --out FOLDER [--backbone NAME] "
+            "[--head linear|deep|token|region] ..."
         )
         print("       mmalign reward adapt --reward FOLDER --data FILE --out FOLDER [--ridge 1.0]")
         print("       mmalign reward evaluate NAME --data FILE [--data FILE ...] [--out FILE.json]")

@@ -1,6 +1,6 @@
 """``mmalign reward train``: a reward from the preferences in a file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -11,19 +11,25 @@ from mmalign.errors import ConfigError
 class TrainCommand:
     """Train a reward from pairs, rankings, ratings or labels, on the frozen vectors of a CLIP or CLAP.
 
+    Or, from captions and what is wrong with them, one that finds wrong words (--head token) or wrong regions too
+    (--head region), on the patches and words of a CLIP.
+
     Minutes on a CPU. The folder that it writes is a reward: `mmalign score --reward FOLDER`, `mmalign rewards FOLDER`,
     `mmalign align RECIPE --reward FOLDER`. Prompts are held out twice: some to stop by, some to judge by.
     """
 
     data: Path
     """A jsonl, csv or parquet file: prompt, chosen, rejected (and aspect); prompt, samples, ranks; prompt, sample,
-    score; or prompt, sample, label. Rows that cannot be used are listed, and the others are used."""
+    score; or prompt, sample, label. For --head token: prompt, sample, where every prompt is right and wrong ones are
+    made of it, or prompt, sample, marked: the prompt with _0 behind each wrong word. For --head region these and
+    region: a picture, white where the fault is. Rows that cannot be used are listed, and the others are used."""
     out: Path
     """The folder of the reward."""
     backbone: str = "embedded/shapes-clip"
     """A reward with vectors of media and prompts."""
-    head: Literal["linear", "deep"] = "linear"
-    """linear: one layer; deep: hidden layers of --hidden."""
+    head: Literal["linear", "deep", "token", "region"] = "linear"
+    """linear: one layer; deep: hidden layers of --hidden; token: a small transformer on words and patches, that says of
+    each word how surely it is right; region: the same, and a map of where the picture is wrong."""
     hidden: tuple[int, ...] = (128,)
     """Widths of a deep head's hidden layers."""
     members: int = 5
@@ -46,7 +52,7 @@ class TrainCommand:
         "beta",
         "logistic",
     ] = "auto"
-    """auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels. gaussian, of pairs or
+    """Of linear and deep heads. auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels. gaussian, of pairs or
     ratings, and beta, of ratings with two ends, also learn how far people scatter; davidson learns from ties as well,
     plackett-luce from rankings as wholes, and odin keeps --nuisance out."""
     nuisance: str | None = None
@@ -66,17 +72,33 @@ class TrainCommand:
     """At most."""
     patience: int = 4
     """Epochs without a better loss on the first half after which training ends."""
-    batch_size: int = 256
-    learning_rate: float = 1e-3
+    batch_size: int | None = None
+    """By default 256, for token and region heads 32."""
+    learning_rate: float | None = None
+    """By default 1e-3, for token and region heads 2e-3."""
     weight_decay: float = 0.1
     dropout: float = 0.0
-    """Share of the features that a step leaves out."""
+    """Share of the features that a step of a linear or deep head leaves out."""
+    tune: Literal["frozen", "lora", "full"] = "frozen"
+    """Of token and region heads: the backbone as it is, with low-rank updates of its networks, or trained whole."""
+    lora_rank: int = 8
+    """Of the updates, with --tune lora."""
+    patch_layer: int = -1
+    """Of token and region heads: the layer of the picture tower whose patches they see, -1 for the last."""
+    words: Path | None = None
+    """Of token and region heads: groups of words of which one may stand for another, one a line, with commas; by
+    default common colours, sizes, numbers, places, shapes, materials and some things."""
+    negatives: float = 0.5
+    """Of token and region heads: the share of right prompts that a step makes wrong."""
     seed: int = 0
     """Of the split, the first weights and the order."""
     features: Path | None = None
     """Where the vectors of media are kept, by content, so that a second run has them; by default OUT/features."""
 
     def __post_init__(self) -> None:
+        self._check_ignored()
+        if not 0 < self.negatives < 1:
+            raise ConfigError(f"--negatives = {self.negatives}, but it is a share in (0, 1)")
         if self.head == "linear" and (self.hidden != (128,) or self.shared_trunk):
             raise ConfigError("--hidden and --shared-trunk are for --head deep, and this one is linear")
         if self.members == 1 and self.shared_trunk:
@@ -92,6 +114,31 @@ class TrainCommand:
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"--out {self.out} is a file; a reward is a folder")
 
+    @property
+    def dense(self) -> bool:
+        """Whether the head is one of words or regions."""
+        return self.head in ("token", "region")
+
+    def _check_ignored(self) -> None:
+        """Refuse what the head would not read."""
+        others = VECTOR_OPTIONS if self.dense else DENSE_OPTIONS
+        defaults = {f.name: f.default for f in fields(self)}
+        given = [name for name in others if getattr(self, name) != defaults[name]]
+        if given:
+            option = "--" + given[0].replace("_", "-")
+            wanted = "linear or deep" if self.dense else "token or region"
+            raise ConfigError(f"{option} is for --head {wanted}, and this one is {self.head}")
+        if self.lora_rank != defaults["lora_rank"] and self.tune != "lora":
+            raise ConfigError(f"--lora-rank is for --tune lora, and this is {self.tune}")
+
+
+VECTOR_OPTIONS = (
+    *("hidden", "members", "std", "shared_trunk", "keep", "loss", "nuisance", "tie", "groups", "over_groups"),
+    *("personal", "dropout"),
+)
+DENSE_OPTIONS = ("tune", "lora_rank", "patch_layer", "words", "negatives")
+"""What only linear and deep heads read, and what only token and region heads do."""
+
 
 def train(command: TrainCommand) -> int:
     """Train, print, write.
@@ -99,6 +146,8 @@ def train(command: TrainCommand) -> int:
     Raises:
         MmalignError: wrong usage, or data that cannot be used; no card was written.
     """
+    if command.dense:
+        return train_dense_head(command)
     import torch
     from rich.console import Console
 
@@ -119,8 +168,8 @@ def train(command: TrainCommand) -> int:
         loss=chosen_loss(command.loss, examples),
         tie=command.tie,
         epochs=command.epochs,
-        batch_size=command.batch_size,
-        learning_rate=command.learning_rate,
+        batch_size=command.batch_size or 256,
+        learning_rate=command.learning_rate or 1e-3,
         weight_decay=command.weight_decay,
         dropout=command.dropout,
         patience=command.patience,
@@ -158,6 +207,71 @@ def train(command: TrainCommand) -> int:
         f"{trained.heldout} {examples.kind}",
         markup=False,
     )
+    print(command.out)
+    return 0
+
+
+def train_dense_head(command: TrainCommand) -> int:
+    """Train, print, write a reward of words or regions.
+
+    Raises:
+        MmalignError: wrong usage, or data that cannot be used; no card was written.
+    """
+    import torch
+    from rich.console import Console
+
+    from mmalign.rewards.dense_head import DenseHeadOptions
+    from mmalign.training.dense_training import DenseTraining, train_dense
+    from mmalign.training.reward_fitting import FitOptions
+    from mmalign.training.reward_perturbations import GROUPS, read_groups
+
+    found = train_dense(
+        DenseTraining(
+            data=command.data,
+            backbone=command.backbone,
+            out=command.out,
+            head=DenseHeadOptions(
+                regions=command.head == "region",
+                patch_layer=command.patch_layer,
+                tune=command.tune,
+                lora_rank=command.lora_rank,
+            ),
+            fit=FitOptions(
+                epochs=command.epochs,
+                batch_size=command.batch_size or 32,
+                learning_rate=command.learning_rate or 2e-3,
+                weight_decay=command.weight_decay,
+                patience=command.patience,
+            ),
+            groups=GROUPS if command.words is None else read_groups(command.words),
+            negatives=command.negatives,
+            heldout=command.heldout,
+            seed=command.seed,
+            features=command.features,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+    )
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    for reason in found.rejected[:5]:
+        say(reason, style="yellow", markup=False)
+    say(
+        f"{found.rows} rows: {found.used} used, {len(found.rejected)} rejected; best after epoch {found.best_epoch} of "
+        f"{found.epochs}",
+        markup=False,
+    )
+    low, high = found.word_ci95
+    say(
+        f"held-out AUROC of wrong words {found.word_auroc:.3f}, 95 % interval {low:.3f} to {high:.3f} over prompts, of "
+        f"{found.words} words",
+        markup=False,
+    )
+    if found.pointing is not None and found.pointing_ci95 is not None:
+        low, high = found.pointing_ci95
+        say(
+            f"held-out regions pointed at {found.pointing:.3f}, 95 % interval {low:.3f} to {high:.3f}, of "
+            f"{found.regions}",
+            markup=False,
+        )
     print(command.out)
     return 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.data.binary import labelled_of
+from mmalign.data.faults import fault_of
 from mmalign.data.pairs import pair_of
 from mmalign.data.rankings import ranking_of
 from mmalign.data.ratings import rating_of
@@ -26,6 +27,7 @@ class Schema:
 SCHEMAS = (
     Schema("pairs", ("prompt", "chosen", "rejected"), ("chosen", "rejected"), pair_of),
     Schema("rankings", ("prompt", "samples", "ranks"), ("samples",), ranking_of),
+    Schema("faults", ("prompt", "sample", "marked"), ("sample",), fault_of),
     Schema("binary", ("prompt", "sample", "label"), ("sample",), labelled_of),
     Schema("ratings", ("prompt", "sample", "score"), ("sample",), rating_of),
     Schema("demonstrations", ("prompt", "sample"), ("sample",), rating_of),

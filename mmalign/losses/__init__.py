@@ -6,6 +6,7 @@ from mmalign.losses.advantages import (
     flow_grpo_advantages,
     group_advantages,
     leave_one_out_advantages,
+    token_group_advantages,
     win_rate_rewards,
 )
 from mmalign.losses.annotator_groups import (
@@ -25,6 +26,7 @@ from mmalign.losses.bradley_terry import (
 )
 from mmalign.losses.control import class_disagreement, control_consistency_loss, ctrl_u_loss, ramp
 from mmalign.losses.denoising import denoising_error, denoising_log_prob
+from mmalign.losses.detection import region_detection_loss, word_detection_loss
 from mmalign.losses.distillation import (
     RealLabel,
     boundary_scalings,
@@ -175,6 +177,8 @@ __all__ = [
     "sinkhorn_loss",
     "vote_update",
     "wasserstein_loss",
+    "region_detection_loss",
+    "word_detection_loss",
     # fitting a reward: what it should not learn, and from whom
     "margin_cap_penalty",
     "prior_distance",
@@ -273,6 +277,7 @@ __all__ = [
     "flow_grpo_advantages",
     "group_advantages",
     "leave_one_out_advantages",
+    "token_group_advantages",
     "win_rate_rewards",
     "FilterRule",
     "best_and_worst",

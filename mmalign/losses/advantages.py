@@ -111,6 +111,63 @@ def leave_one_out_advantages(rewards: Tensor) -> Tensor:
     return centred * (G / (G - 1))
 
 
+def token_group_advantages(
+    token_rewards: Tensor, rewards: Tensor, mask: Tensor, *, eps: float = 1e-6
+) -> Tensor:
+    """What followed a token, less what followed the same place in the other samples of its prompt.
+
+        G[p, g, l] = sum_{k >= l} token_rewards[p, g, k]
+        A[p, g, l] = (G[p, g, l] - mean_g G[p, g, l]) / (std_g r[p] + eps)
+
+    A token is not credited with what was earned before it. Where all of a reward is at the last token of samples of one
+    length, every token has ``group_advantages``; a sample that is over counts 0 in the mean.
+
+    Args:
+        token_rewards: [P, G, L], in the scorer's unit; each sample's sum is its reward.
+        rewards: [P, G], of whole samples.
+        mask: [P, G, L], booleans, true on tokens.
+        eps: same unit as ``rewards``, added to the population std.
+
+    Returns:
+        [P, G, L], unitless, 0 where the mask is false, detached.
+
+    Raises:
+        ShapeError: not [P, G, L], [P, G] with G >= 2 and [P, G, L].
+        ConfigError: token rewards of a sample do not add up to its reward, to 1e-6 of the largest of the numbers.
+
+    Source: Shao et al. 2024, DeepSeekMath, section 4.1.3 (arXiv:2402.03300), for the sum of what follows; the baseline
+    by place and the scale of whole rewards are ours.
+
+    >>> all_of_it = torch.tensor([[[0.0, 1.0], [1.0, 2.0]]])
+    >>> token_group_advantages(all_of_it, torch.tensor([[1.0, 3.0]]), all_of_it > -1).round(decimals=3)
+    tensor([[[-1.0000, -0.5000],
+             [ 1.0000,  0.5000]]])
+    """
+    std = _centred(rewards).std(1, correction=0)[:, None, None]
+    if (
+        token_rewards.ndim != 3
+        or token_rewards.shape[:2] != rewards.shape
+        or mask.shape != token_rewards.shape
+    ):
+        raise ShapeError(
+            f"expected token_rewards and mask [P, G, L] with rewards [P, G], got {list(token_rewards.shape)}, "
+            f"{list(mask.shape)}, {list(rewards.shape)}"
+        )
+    kept = token_rewards.detach().double().masked_fill(~mask, 0)
+    whole = rewards.detach().double()
+    scale = torch.maximum(kept.abs().amax(-1), whole.abs()).clamp(min=1)
+    off = (kept.sum(-1) - whole).abs() / scale
+    if not (off <= 1e-6).all():
+        p, g = divmod(int(off.argmax()), off.shape[1])
+        raise ConfigError(
+            f"token_rewards: those of sample {g} of prompt {p} add up to {kept[p, g].sum():.7g}, and its reward is "
+            f"{whole[p, g]:.7g}; a redistribution keeps the sum"
+        )
+    to_go = kept.flip(-1).cumsum(-1).flip(-1)
+    centred = (to_go - to_go.mean(1, keepdim=True)).masked_fill(~mask, 0)
+    return centred.to(rewards.dtype) / (std + eps)
+
+
 def clamp_advantages(advantages: Tensor, *, most: float = 5.0) -> Tensor:
     """Bound how hard one sample can pull.
 

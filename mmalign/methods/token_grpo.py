@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from mmalign.generators.tokens import TokenTrajectory
-from mmalign.losses.advantages import clamp_advantages, group_advantages
+from mmalign.losses.advantages import clamp_advantages, group_advantages, token_group_advantages
 from mmalign.losses.drift import kl_k3
 from mmalign.losses.masks import masked_mean
 from mmalign.losses.policy_gradient import clip_fraction, clipped_ratio_terms
 from mmalign.losses.token_means import dr_grpo_mean, grpo_mean
 from mmalign.methods.base import Task
 from mmalign.methods.configs import TokenGRPOConfig
+from mmalign.methods.groups import Rollout
+from mmalign.methods.token_credit import prefix_token_rewards
 from mmalign.methods.token_online import TokenOnlineMethod
 
 
@@ -23,7 +25,7 @@ class GroupBatch:
     Args:
         trajectory: of all samples.
         sample: [N], index of a sample.
-        advantage: [N].
+        advantage: [N], or [N, L] for each token.
         notes: numbers of the whole rollout, for the metrics.
     """
 
@@ -51,23 +53,44 @@ class TokenGRPO(TokenOnlineMethod):
     guidance).
 
     Source: Shao et al. 2024, DeepSeekMath, section 4.1 (arXiv:2402.03300); Liu et al. 2025, Understanding
-    R1-Zero-Like Training, section 3.2 (arXiv:2503.20783) with ``token_mean="dr_grpo"``.
+    R1-Zero-Like Training, section 3.2 (arXiv:2503.20783) with ``token_mean="dr_grpo"``. With ``credit="prefix"`` A is a
+    token's own, from what each part of the sample added to the reward: ``token_group_advantages``.
     """
 
     def __init__(self, config: TokenGRPOConfig, task: Task) -> None:
         super().__init__(config, task)
         self.config = config
+        self._advantages = torch.zeros(0)
 
     def batch(self, step: int, *, size: int, seed: int) -> GroupBatch:
         """``size`` samples; those of a group with equal scores teach nothing and are left out."""
         drawn = self.rollout(step, size=size, seed=seed)
-        advantages = clamp_advantages(group_advantages(drawn.scores), most=self.config.advantage_clip)
+        advantages = clamp_advantages(self._advantages, most=self.config.advantage_clip)
         samples = self.shares(step, len(drawn.prompts))
-        flat = advantages.flatten()[samples]
-        if (flat != 0).any():
-            samples, flat = samples[flat != 0], flat[flat != 0]
-        notes = self.notes(drawn) | {"equal_groups": float((advantages == 0).all(1).float().mean())}
+        flat = advantages.flatten(0, 1)[samples]
+        told = (flat != 0).flatten(1).any(1) if flat.ndim > 1 else flat != 0
+        if told.any():
+            samples, flat = samples[told], flat[told]
+        equal = (advantages == 0).flatten(1).all(1)
+        notes = self.notes(drawn) | {"equal_groups": float(equal.float().mean())}
         return GroupBatch(drawn.trajectory, samples, flat, notes)
+
+    def draw(self, index: int, *, count: int, seed: int) -> Rollout:
+        """A rollout, with its advantages beside it: those of parts ask the reward again, once."""
+        drawn = super().draw(index, count=count, seed=seed)
+        self._advantages = self.advantages(drawn)
+        return drawn
+
+    def advantages(self, drawn: Rollout) -> Tensor:
+        """[P, G], or with credit to parts [P, G, L]."""
+        if self.config.credit == "sequence":
+            return group_advantages(drawn.scores)
+        tokens, groups = drawn.trajectory.tokens, (-1, self.config.group_size)
+        rewards = prefix_token_rewards(
+            self.task, tokens, drawn.prompts, drawn.scores.flatten(), parts=self.config.credit_parts
+        )
+        mask = drawn.trajectory.mask.flatten(1).cpu().unflatten(0, groups)
+        return token_group_advantages(rewards.unflatten(0, groups), drawn.scores, mask)
 
     def loss(self, batch: GroupBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some samples, with clip fraction, ratio and KL."""

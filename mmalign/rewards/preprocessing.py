@@ -79,6 +79,22 @@ class Preprocessing:
             fill_color=self.fill_color,
         )
 
+    def shown(self, size: Sequence[int]) -> tuple[float, float, float, float]:
+        """Which part of a picture of size (height, width) the result shows.
+
+        >>> Preprocessing(size=(64, 64)).shown((64, 128))  # the middle half
+        (0.0, 0.25, 1.0, 0.75)
+
+        Returns:
+            Top, left, bottom and right as shares of the picture's sides; below 0 or above 1 where it is padded.
+        """
+        if self.resize_mode == "squash" or tuple(size) == self.size:
+            return 0.0, 0.0, 1.0, 1.0
+        ratios = [have / want for have, want in zip(size, self.size, strict=True)]
+        ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
+        (top, bottom), (left, right) = ((0.5 - ratio / r / 2, 0.5 + ratio / r / 2) for r in ratios)
+        return top, left, bottom, right
+
     def __call__(self, pixels: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] to what the encoder takes: [B, 3, height, width], (pixels - mean) / std."""
         return transforms.normalize(self.resize(pixels), list(self.mean), list(self.std))

@@ -1,10 +1,11 @@
-"""Vectors of media by a frozen backbone, kept on disk by content, so that an interrupted job goes on."""
+"""Features of media by a frozen backbone, kept on disk by content, so that an interrupted job goes on."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,8 +21,26 @@ from mmalign.training.progress import stage
 VECTORS = "vectors"
 
 
+class MediaEmbedder(Protocol):
+    """What makes tensors of media, all of one shape; ``EmbeddingReward`` is one."""
+
+    def obstacle(self, sample: Sample) -> str:
+        """ "ok", or why there is none of this sample."""
+        ...
+
+    def prepare(self, sample: Sample) -> Sample:
+        """The sample with its medium made small."""
+        ...
+
+    def media_vectors(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, ...], on the CPU."""
+        ...
+
+
 class FeatureCache:
-    """Vectors by the hash of a medium's content: files of a batch each, written whole or not at all.
+    """Vectors, or tensors of any one shape, by the hash of a medium's content.
+
+    They lie in files of a batch each, written whole or not at all.
 
     They are kept in 16 bits, and what was just computed is rounded alike, so that a job that went on equals one that
     did not stop. A file that is damaged counts as absent. Several processes may share the folder.
@@ -59,7 +78,7 @@ class FeatureCache:
 
 
 def embed_media(
-    backbone: EmbeddingReward, media: Sequence[Path], cache: FeatureCache, *, batch_size: int = 256
+    backbone: MediaEmbedder, media: Sequence[Path], cache: FeatureCache, *, batch_size: int = 256
 ) -> tuple[Tensor, list[str]]:
     """Vectors of media files; those that are known are read but not computed.
 
@@ -70,7 +89,8 @@ def embed_media(
         batch_size: media that are held and written at once.
 
     Returns:
-        [M, D], zeros where there is none, and M times "ok" or why there is none.
+        [M, D], or [M, ...] as ``media_vectors`` gives them, zeros where there is none, and M times "ok" or why there is
+        none.
     """
     rows: list[Tensor | None] = []
     status: list[str] = []
@@ -87,12 +107,11 @@ def embed_media(
             status += [entry for _, _, entry in read]
             rows += [cache.get(name) if entry == OK else None for name, _, entry in read]
             bar.advance(len(read))
-    width = next((len(row) for row in rows if row is not None), 1)
-    nothing = torch.zeros(width)
+    nothing = torch.zeros_like(next((row for row in rows if row is not None), torch.zeros(1))).float()
     return torch.stack([nothing if row is None else row.float() for row in rows]), status
 
 
-def _read(path: Path, backbone: EmbeddingReward) -> tuple[str, Sample | None, str]:
+def _read(path: Path, backbone: MediaEmbedder) -> tuple[str, Sample | None, str]:
     """A medium's hash, itself as the backbone wants it, and "ok" or what is wrong with it."""
     try:
         media = load_media(path)

@@ -214,12 +214,25 @@ def render(scenes: Sequence[Scene], generator: torch.Generator, *, side_px: int 
     Returns:
         [B, 3, H, W] in [0, 1].
     """
+    return render_covers(scenes, generator, side_px=side_px)[0]
+
+
+def render_covers(
+    scenes: Sequence[Scene], generator: torch.Generator, *, side_px: int = 64
+) -> tuple[Tensor, Tensor]:
+    """As ``render``, with where each shape is.
+
+    Returns:
+        Pictures [B, 3, H, W] and coverages [B, S, H, W] in [0, 1], S the most shapes of a scene; 0 for a shape that is
+        not there.
+    """
     count = len(scenes)
 
     def uniform(*shape: int, spread: float) -> Tensor:
         return (2 * torch.rand(*shape, generator=generator) - 1) * spread
 
     pictures = (0.93 + uniform(count, 1, 1, 1, spread=0.07)).expand(count, 3, side_px, side_px)
+    covers = []
     for position in range(max(map(len, scenes))):
         rows = [i for i, scene in enumerate(scenes) if len(scene) > position]
         shapes = [scenes[i][position] for i in rows]
@@ -235,7 +248,8 @@ def render(scenes: Sequence[Scene], generator: torch.Generator, *, side_px: int 
         paint = torch.zeros(count, 3, 1, 1)
         paint[rows, :, 0, 0] = colours.clamp(0, 1)
         pictures = pictures * (1 - cover) + paint * cover
-    return pictures
+        covers.append(cover)
+    return pictures, torch.cat(covers, 1)
 
 
 # --- the true reward --------------------------------------------------------------------------------------------------

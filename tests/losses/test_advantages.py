@@ -15,6 +15,7 @@ from mmalign.losses import (
     flow_grpo_advantages,
     group_advantages,
     leave_one_out_advantages,
+    token_group_advantages,
     win_rate_rewards,
 )
 from tests.losses.drawing import EXACT, gaussian
@@ -265,3 +266,33 @@ def test_a_trackers_advantages_are_constants_in_the_rewards_dtype() -> None:
     advantages = PromptTracker().advantages(["a", "b"], torch.tensor([1.0, 2.0], requires_grad=True))
     assert not advantages.requires_grad
     assert advantages.dtype == torch.float32
+
+
+def test_token_advantages_of_a_reward_at_the_end_are_those_of_the_group() -> None:
+    rewards = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sparse = torch.zeros(2, 3, 5, dtype=torch.float64)
+    sparse[..., -1] = rewards
+    everywhere = torch.ones(2, 3, 5, dtype=torch.bool)
+    found = token_group_advantages(sparse, rewards, everywhere)
+    assert_close(found, group_advantages(rewards)[..., None].expand(2, 3, 5))
+    # The first token answers for all that followed, however it is taken apart.
+    spread = (rewards / 5)[..., None].expand(2, 3, 5)
+    assert_close(token_group_advantages(spread, rewards, everywhere)[..., 0], group_advantages(rewards))
+
+
+def test_token_advantages_credit_nobody_with_the_past_and_refuse_another_sum() -> None:
+    token_rewards = torch.tensor([[[3.0, 1.0, 0.0], [1.0, 1.0, 2.0]]])
+    mask = torch.tensor([[[True, True, False], [True, True, True]]])
+    rewards = torch.tensor([[4.0, 4.0 + 1e-9]])
+    moved = torch.tensor([[[9.0, -5.0, 0.0], [1.0, 1.0, 2.0]]])
+    first, second = (
+        token_group_advantages(values, rewards, mask, eps=1.0) for values in (token_rewards, moved)
+    )
+    # To go: (4, 1, 0) and (4, 3, 2), less their means.
+    assert_close(first, torch.tensor([[[0.0, -1.0, 0.0], [0.0, 1.0, 1.0]]]))
+    assert_close(second[..., 0], first[..., 0])
+    assert not torch.allclose(second[..., 1], first[..., 1])
+    with pytest.raises(ConfigError, match="keeps the sum"):
+        token_group_advantages(token_rewards, rewards + torch.tensor([[0.0, 1e-3]]), mask)
+    with pytest.raises(ShapeError, match="token_rewards"):
+        token_group_advantages(token_rewards[0], rewards, mask[0])

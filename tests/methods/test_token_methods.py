@@ -20,7 +20,10 @@ from mmalign.likelihoods import token_log_prob
 from mmalign.methods import METHODS, configs, load_method
 from mmalign.methods.base import Method, Task
 from mmalign.methods.latents import LatentPairs, LatentSamples
+from mmalign.methods.token_credit import part_ends, prefix_token_rewards
+from mmalign.rewards.base import Score
 from mmalign.rewards.cards import load_reward
+from mmalign.rewards.rows import without_score
 from tests.generators.small_token_models import CODES, END, FIRST, llama
 
 N, T = 6, 5
@@ -264,6 +267,52 @@ def test_grpo_begins_with_the_policy_gradient(adapter: SpeechAdapter, task: Task
     expected = gradients(adapter, -(batch.advantage * mean).mean())
     for name, gradient in expected.items():
         assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_grpo_credits_each_part_with_what_it_added(adapter: SpeechAdapter, task: Task) -> None:
+    config = configs.TokenGRPOConfig(frames=T, group_size=2, kl_weight=0.0, credit="prefix", credit_parts=2)
+    method: Any = load_method("token_grpo")(config, task)
+    batch = method.batch(0, size=SIZE, seed=0)
+    drawn = method.rollout(0, size=SIZE, seed=0)
+    tokens, scores = drawn.trajectory.tokens, drawn.scores.flatten()
+    rewards = prefix_token_rewards(task, tokens, drawn.prompts, scores, parts=2)
+    assert_close(rewards.sum(1), scores.double(), atol=1e-6, rtol=0)
+    assert (rewards[~drawn.trajectory.mask.flatten(1)] == 0).all()
+    # The first part has the reward of the beginning alone.
+    frames = int((tokens[0] != IGNORED).any(1).sum())
+    begun = tokens[:1].clone()
+    begun[:, part_ends(frames, 2)[0] + 1 :] = IGNORED
+    assert_close(
+        rewards[0, : part_ends(frames, 2)[0] + 1].sum(), task.score(begun, drawn.prompts[:1])[0].double()
+    )
+    assert batch.advantage.shape == drawn.trajectory.mask.flatten(1)[batch.sample].shape
+    found = gradients(adapter, method.loss(batch)[0])
+    rows, mask = batch.sample, drawn.trajectory.mask[batch.sample].flatten(1)
+    log_prob = token_log_prob(adapter.generator, tokens[rows], drawn.trajectory.conditioning.rows(rows))
+    expected = gradients(
+        adapter, -((batch.advantage * log_prob.flatten(1) * mask).sum(1) / mask.sum(1)).mean()
+    )
+    for name, gradient in expected.items():
+        assert_close(found[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_a_beginning_without_a_score_adds_nothing(adapter: SpeechAdapter) -> None:
+    class Unsure:
+        """Scores nothing that is shorter than the whole."""
+
+        card = load_reward("placebo").card
+
+        def score(self, samples: Any) -> Score:
+            return without_score(["too short"] * len(samples))
+
+    whole = torch.tensor([2.0, -1.0])
+    drawn = tokens(0)[:2]
+    rewards = prefix_token_rewards(Task(adapter, reward=Unsure()), drawn, PROMPTS[:2], whole, parts=3)
+    for row, line in enumerate(drawn[..., 0]):
+        ends = part_ends(int((line != IGNORED).sum()), 3)
+        before = ends[-2] + 1 if len(ends) > 1 else 0
+        assert (rewards[row, :before] == 0).all()
+        assert_close(rewards[row, before:].sum(), whole[row].double())
 
 
 def test_grpo_means_differ_in_what_length_weighs(task: Task) -> None:

@@ -69,10 +69,19 @@ class TokenGRPOConfig(TokenOnlineConfig):
     """Each sample's own mean, as in the paper, or its sum by the longest length, which does not favour short ones."""
     advantage_clip: float = 5.0
     """Of standardised rewards."""
+    credit: Literal["sequence", "prefix"] = "sequence"
+    """One advantage for all tokens of a sample, as in the paper; or to each part of it what it added to the reward,
+    which scores every sample at ``credit_parts`` places. The sum stays the reward of the whole."""
+    credit_parts: int = 4
+    """With ``credit`` prefix: parts of equal length."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "clip", "advantage_clip")
+        if self.credit_parts < 2:
+            raise ConfigError(f"method.credit_parts = {self.credit_parts}: expected at least 2")
+        if self.credit == "sequence" and self.credit_parts != 4:
+            raise ConfigError("method.credit_parts is for method.credit prefix, and this is sequence")
         if self.clip_high is not None:
             positive(self, "clip_high")
         if self.kl_weight < 0:

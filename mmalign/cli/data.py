@@ -18,8 +18,8 @@ SHOWN = 5
 class CheckCommand:
     """Count the rows of a preference file, and say what is wrong with it.
 
-    Pairs, rankings, ratings, binary labels and demonstrations are told apart by their columns. Exit status: 0 nothing
-    is wrong, 1 something is, 2 wrong usage.
+    Pairs, rankings, ratings, binary labels, faults and demonstrations are told apart by their columns. Exit status: 0
+    nothing is wrong, 1 something is, 2 wrong usage.
     """
 
     file: Positional[Path]

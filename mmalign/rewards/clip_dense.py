@@ -71,11 +71,11 @@ class DenseClip:
             rows.append(ids)
             owners.append(owner)
         count = max(1, max((len(pieces(prompt)) for prompt in prompts), default=1))
-        owner = torch.tensor(owners, device=self.device)
+        owned = torch.tensor(owners, device=self.device)
         with _seen(self._norm) as found:
             self.model.encode_text(torch.tensor(rows, device=self.device))
         # [B, L, W]: which word a token belongs to; the tokens of none belong to no column.
-        member = (owner[..., None] == torch.arange(count, device=self.device)).to(found[0].dtype)
+        member = (owned[..., None] == torch.arange(count, device=self.device)).to(found[0].dtype)
         tokens = member.sum(1)
         return (member.transpose(1, 2) @ found[0]) / tokens.clamp(min=1)[..., None], tokens > 0
 

@@ -63,18 +63,16 @@ def draw_faults(
         template, order = draw(len(shapes.TEMPLATES)), list(range(len(scene)))
         if draw(2):
             order.reverse()
-        said, word = list(scene), ""
+        said = list(scene)
         if float(torch.rand((), generator=generator)) < wrong:
             position = draw(len(scene))
             name = tuple(VALUES)[draw(len(VALUES))]
             others = [value for value in VALUES[name] if value != getattr(scene[position], name)]
             word = others[draw(len(others))]
-            said[position] = replace(scene[position], **{name: word})
+            said[position] = replace(scene[position], **{name: f"{word}_0"})
             faulty[i] = position
-        captions.append(shapes.caption(tuple(said[k] for k in order), template))
-        if faulty[i] >= 0:
-            said[faulty[i]] = replace(said[faulty[i]], **{name: f"{word}_0"})
         marked.append(shapes.caption(tuple(said[k] for k in order), template))
+        captions.append(marked[-1].replace("_0", ""))
     pictures, regions = _drawn(scenes, faulty, generator, side_px=side_px)
     return Faults(scenes, captions, marked, pictures, regions)
 

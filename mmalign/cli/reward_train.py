@@ -52,9 +52,9 @@ class TrainCommand:
         "beta",
         "logistic",
     ] = "auto"
-    """Of linear and deep heads. auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels. gaussian, of pairs or
-    ratings, and beta, of ratings with two ends, also learn how far people scatter; davidson learns from ties as well,
-    plackett-luce from rankings as wholes, and odin keeps --nuisance out."""
+    """Of linear and deep heads. auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels.
+    gaussian, of pairs or ratings, and beta, of ratings with two ends, also learn how far people scatter; davidson
+    learns from ties as well, plackett-luce from rankings as wholes, and odin keeps --nuisance out."""
     nuisance: str | None = None
     """Of odin: a reward whose score should not count, such as covered-area or loudness-bs1770."""
     tie: float = 1.0

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmalign.errors import ShapeError
 from mmalign.media import Image, Sample
-from mmalign.rewards.measured import Measurement, MeasuredReward
+from mmalign.rewards.measured import MeasuredReward, Measurement
 
 
 def covered_area(pictures: Tensor, *, apart: float = 0.25) -> Tensor:

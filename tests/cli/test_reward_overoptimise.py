@@ -113,6 +113,7 @@ def run(world: Path, tmp_path: Path) -> Path:
 
     folder = tmp_path / "run"
     before = folder / "samples" / "before"
+    rows: list[dict[str, Any]] = []
     for side in ("before", "after"):
         (folder / "samples" / side).mkdir(parents=True)
         rows = []

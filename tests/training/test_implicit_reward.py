@@ -57,7 +57,7 @@ def test_it_is_0_until_the_policy_moves_and_then_the_mean_log_ratio_over_levels(
             noise = torch.randn(latents.shape[1:], generator=noises)[None]
             both = []
             for which in ("policy", "reference"):
-                with adapter.generator.weights(which):  # type: ignore[arg-type]
+                with adapter.generator.weights(which):
                     both.append(
                         denoising_log_likelihood(
                             adapter.generator, latents, conditioning, noise=noise, level=level

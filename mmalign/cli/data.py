@@ -1,5 +1,6 @@
-"""``mmalign data``: look a preference file over, or convert one of another layout."""
+"""``mmalign data``: look a preference file over, convert one of another layout, or see how far annotators agree."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,30 @@ class ConvertCommand:
     file: Positional[Path]
     """A table, a dataset (hf:owner/name, or a folder that save_to_disk wrote), or the folder of an imagefolder."""
     layout: Annotated[
-        Literal["imagefolder", "pickapic", "tangoflux", "verl-omni", "videoalign"], arg(name="from")
+        Literal["imagefolder", "labels", "pickapic", "tangoflux", "verl-omni", "videoalign"], arg(name="from")
     ]
-    """Whose columns it has."""
+    """Whose columns it has; labels are what mmalign label writes."""
     out: Path
     """The parquet file; media that the table holds itself go to a folder beside it."""
     aspect: str | None = None
     """Of videoalign: VQ, MQ, TA, Overall or all; by default the overall verdict, and all where there is none."""
     split: str | None = None
     """Of a dataset that has several."""
+    samples: Path | None = None
+    """The folder that labels are about, if it is not where it was."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgreementCommand:
+    """How far the people agree who made a file of labels, and who had better be left out, with the reasons.
+
+    Intervals are of 95 %, over prompts drawn anew; shares have Wilson's. Exit status: 0, or 2 for wrong usage.
+    """
+
+    file: Positional[Path]
+    """What mmalign label wrote."""
+    resamples: int = 1_000
+    """Of the bootstrap."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,10 +69,13 @@ def main(arguments: Sequence[str]) -> int:
         MmalignError: wrong usage; nothing was written.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: mmalign data check FILE [--against FILE] | convert FILE --from LAYOUT --out FILE")
+        print(
+            "usage: mmalign data check FILE [--against FILE] | convert FILE --from LAYOUT --out FILE | agreement FILE"
+        )
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
+        "agreement": lambda a: agreement(tyro.cli(AgreementCommand, prog="mmalign data agreement", args=a)),
         "check": lambda a: check(tyro.cli(CheckCommand, prog="mmalign data check", args=a)),
         "convert": lambda a: convert_table(tyro.cli(ConvertCommand, prog="mmalign data convert", args=a)),
     }
@@ -91,16 +110,68 @@ def convert_table(command: ConvertCommand) -> int:
 
     from mmalign.data.convert import convert
 
-    found = convert(command.file, command.layout, command.out, aspect=command.aspect, split=command.split)
+    found = convert(
+        command.file,
+        command.layout,
+        command.out,
+        aspect=command.aspect,
+        split=command.split,
+        samples=command.samples,
+    )
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     for error in found.rejected[:SHOWN]:
         say(str(error), markup=False)
+    for note in found.notes:
+        say(note, markup=False)
     say(
         f"{found.rows} rows = {found.used} used + {len(found.rejected)} rejected: {found.written} {found.kind}",
         markup=False,
     )
     print(command.out)
     return 1 if found.rejected else 0
+
+
+def agreement(command: AgreementCommand) -> int:
+    """Print who agrees with whom; the exit status."""
+    from mmalign.data.label_log import read_labels
+    from mmalign.evaluation.annotators import report_annotators
+
+    labels = read_labels(command.file)
+    found = report_annotators(labels.choices, str(labels.header.get("mode")), resamples=command.resamples)
+    print(f"{command.file}: {found.mode}, {found.choices} choices of {len(found.people)} annotators")
+    print(f"undone: {labels.undone}, lines that count for nothing: {len(labels.faults)}")
+    _print_some([str(fault) for fault in labels.faults])
+    print(
+        f"Krippendorff's alpha: {_number(found.alpha)} {_interval(found.alpha_ci95)}, {found.shared} values shared"
+    )
+    for person in found.people:
+        print(
+            f"{person.name}: {person.choices} choices, {person.skipped} skipped, {_number(person.seconds)} s an item"
+        )
+        print(
+            f"  agrees with others in {_number(person.agreement)}, "
+            f"alpha {_number(person.alpha)} {_interval(person.alpha_ci95)}"
+        )
+        print(f"  shown first is better in {_number(person.left)} {_interval(person.left_ci95)}")
+        print(
+            f"  repeated items answered alike {_number(person.consistent)} {_interval(person.consistent_ci95)}, "
+            f"{person.repeats} repeated"
+        )
+    for (a, b), (shared, same, alpha) in found.pairs.items():
+        print(f"{a} and {b}: {shared} values shared, {_number(same)} the same, alpha {_number(alpha)}")
+    left_out = [person for person in found.people if person.suspicions]
+    print(f"suggested exclusions: {len(left_out)}")
+    for person in left_out:
+        print(f"  {person.name}: {'; '.join(person.suspicions)}")
+    return 0
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"[{_number(ends[0])}, {_number(ends[1])}]"
 
 
 def _print_some(lines: Sequence[str]) -> None:

@@ -8,8 +8,9 @@ from mmalign.errors import MmalignError, UnknownNameError
 
 COMMANDS = {
     "align": "run a recipe: align a generator with a reward or with preferences",
-    "data": "check a preference file, or convert one of another layout",
+    "data": "check or convert a preference file, or see how far annotators agree",
     "generate": "draw samples, with or without a LoRA or the guidance of rewards",
+    "label": "a page on which people say what they prefer",
     "merge": "several LoRAs as one, in weight space",
     "mesh": "views of an object as a mesh, and a film of one turn around it",
     "pairs": "preference pairs or rankings from scored samples, or the pairs to label next",

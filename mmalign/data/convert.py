@@ -1,18 +1,28 @@
 """Other people's preference tables as ours: every row is used, or rejected with its place and reason."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmalign.data.binary import Labelled, write_binary
 from mmalign.data.hub import is_dataset, load_rows
+from mmalign.data.label_tables import tables_of
 from mmalign.data.layouts import LAYOUTS, Place
 from mmalign.data.pairs import Pair, write_pairs
+from mmalign.data.rankings import Ranking, write_rankings
 from mmalign.data.ratings import Rating, write_ratings
 from mmalign.data.readers import Record, read_records
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 
+LABELS = "labels"
+WRITERS: dict[type, tuple[str, Callable[..., None]]] = {
+    Pair: ("pairs", write_pairs),
+    Ranking: ("rankings", write_rankings),
+    Rating: ("ratings", write_ratings),
+    Labelled: ("binary labels", write_binary),
+}
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
@@ -26,33 +36,48 @@ class Converted:
     written: int
     """Rows of the new table; one of the old may give several, an aspect each."""
     kind: str
-    """pairs or demonstrations."""
+    """pairs, rankings, ratings, binary labels or demonstrations."""
+    notes: tuple[str, ...] = ()
+    """What else was left out, and why that is as it should be."""
 
 
 def convert(
-    path: Path, layout: str, out: Path, *, aspect: str | None = None, split: str | None = None
+    path: Path,
+    layout: str,
+    out: Path,
+    *,
+    aspect: str | None = None,
+    split: str | None = None,
+    samples: Path | None = None,
 ) -> Converted:
     """Convert a table to our columns, as a parquet file.
 
     Args:
         path: jsonl, json, csv or parquet; a dataset, as ``hf:owner/name`` or a folder that ``save_to_disk`` wrote;
             for ``imagefolder`` the folder.
-        layout: one of ``LAYOUTS``.
+        layout: one of ``LAYOUTS``, or ``labels`` for the file that ``mmalign label`` writes.
         out: the parquet file. Media that the table holds itself go to the folder ``<name of out>-media`` beside it.
         aspect: which one of a layout that has several, or "all".
         split: of a dataset that has several.
+        samples: the folder that labels are about, if it is not where it was.
 
     Raises:
         UnknownNameError: no such layout.
         DataError: the table cannot be read, or no row of it can be used; nothing was written to ``out``.
         ConfigError: ``aspect`` for a layout that has none, or ``out`` is no parquet file.
     """
-    if layout not in LAYOUTS:
-        raise UnknownNameError("layout", layout, LAYOUTS)
+    if layout not in (*LAYOUTS, LABELS):
+        raise UnknownNameError("layout", layout, (*LAYOUTS, LABELS))
     if aspect is not None and layout != "videoalign":
         raise ConfigError(f"--aspect {aspect}: the layout {layout} has no aspects")
     if out.suffix.lower() != ".parquet":
         raise ConfigError(f"--out {out}: preferences are written as parquet; name it {out.stem}.parquet")
+    if layout == LABELS:
+        if split is not None:
+            raise ConfigError("--split is for datasets")
+        return _labels(path, out, samples)
+    if samples is not None:
+        raise ConfigError(f"--samples: the layout {layout} names its media itself")
     folder = out.with_name(f"{out.stem}-media")
     names: dict[str, Path] = {}
     entries: list[Pair | Rating] = []
@@ -79,6 +104,24 @@ def convert(
         rejected=tuple(rejected),
         written=len(entries),
         kind="pairs" if pairs else "demonstrations",
+    )
+
+
+def _labels(path: Path, out: Path, samples: Path | None) -> Converted:
+    """The tables of labels: pairs, rankings, ratings or binary labels, as their mode is."""
+    found = tables_of(path, samples)
+    if not found.entries:
+        first = f": {found.rejected[0]}" if found.rejected else ""
+        raise DataError(f"none of its {found.rows} choices can be used{first}", file=path)
+    kind, write = WRITERS[type(found.entries[0])]
+    write(out, found.entries)
+    return Converted(
+        rows=found.rows,
+        used=found.rows - len(found.rejected),
+        rejected=found.rejected,
+        written=len(found.entries),
+        kind=kind,
+        notes=found.notes,
     )
 
 

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from mmalign.data.cells import relative_to
 from mmalign.data.label_choices import checked_choice
 from mmalign.data.label_items import GROUPED, Item, Mode, Showing, make_items, showings
 from mmalign.data.label_log import LabelLog, Row
@@ -123,6 +124,8 @@ class LabelStore:
         path: the file of labels, which is gone on with if it is there.
         samples: prompt, source and file of each, as ``list_samples`` gives them.
         settings: what is asked.
+        folder: of the samples, for the file's first line: it is named relative to the file, so that both can be moved
+            together.
         clock: seconds, for the time that an item took.
 
     Raises:
@@ -136,6 +139,7 @@ class LabelStore:
         samples: Sequence[tuple[str, str, str]],
         settings: LabelSettings,
         *,
+        folder: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self._clock = settings, clock
@@ -148,7 +152,8 @@ class LabelStore:
         )
         self._lock = threading.RLock()
         self._people: dict[str, _Person] = {}
-        self._log = LabelLog(path, settings.header())
+        where = {} if folder is None else {"samples": relative_to(path.resolve(), folder.resolve())}
+        self._log = LabelLog(path, {**settings.header(), **where})
         self._kept: dict[str, list[Row]] = {}
         for row in self._log.found.choices:
             self._kept.setdefault(row["annotator"], []).append(row)

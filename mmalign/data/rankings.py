@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmalign.data.cells import list_of, medium_of, number_of, relative_to, text_of
+from mmalign.data.cells import list_of, medium_of, number_of, optional_text_of, relative_to, text_of
 from mmalign.data.readers import Record, read_records
 from mmalign.errors import DataError
 from mmalign.files import whole_file
@@ -19,12 +19,14 @@ class Ranking:
         samples: K files, K >= 2.
         ranks: one each; 1 is the best, and equal ranks are a tie.
         source: which data or reward it comes from.
+        annotator: who said so.
     """
 
     prompt: str
     samples: tuple[Path, ...]
     ranks: tuple[float, ...]
     source: str | None = None
+    annotator: str | None = None
 
 
 def read_rankings(path: Path) -> list[Ranking]:
@@ -69,6 +71,7 @@ def ranking_of(row: Record, path: Path, number: int) -> Ranking:
         samples,
         tuple(rank for rank in numbers if rank is not None),
         source if isinstance(source, str) else None,
+        optional_text_of(row, "annotator", path, number),
     )
 
 
@@ -78,12 +81,14 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
     import pyarrow.parquet
 
     text = pyarrow.string()
+    more = [("annotator", text)] if any(ranking.annotator is not None for ranking in rankings) else []
     schema = pyarrow.schema(
         [
             ("prompt", text),
             ("samples", pyarrow.list_(text)),
             ("ranks", pyarrow.list_(pyarrow.float64())),
             ("source", text),
+            *more,
         ]
     )
     rows = [
@@ -92,6 +97,7 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
             "samples": [relative_to(path, sample) for sample in ranking.samples],
             "ranks": list(ranking.ranks),
             "source": ranking.source,
+            **({"annotator": ranking.annotator} if more else {}),
         }
         for ranking in rankings
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mmalign.data.cells import medium_of, number_of, relative_to, text_of
+from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, text_of
 from mmalign.data.readers import Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
@@ -21,11 +21,23 @@ class Rating:
         prompt: what it was made for.
         sample: its file.
         score: how good it is, in the scorer's unit; None for a demonstration.
+        annotator: who said so.
+        source: which data or reward it comes from.
+        aspect: what was rated; None for the whole.
+        rationale: why, in words.
     """
 
     prompt: str
     sample: Path
     score: float | None = None
+    annotator: str | None = None
+    source: str | None = None
+    aspect: str | None = None
+    rationale: str | None = None
+
+
+OPTIONAL = ("annotator", "source", "aspect", "rationale")
+"""Columns that are only written where some sample has them."""
 
 
 def read_ratings(path: Path) -> list[Rating]:
@@ -65,14 +77,24 @@ def rating_of(row: Record, path: Path, number: int) -> Rating:
         text_of(row, "prompt", path, number),
         medium_of(row, "sample", path, number),
         number_of(row, "score", path, number),
+        *(optional_text_of(row, column, path, number) for column in OPTIONAL),
     )
 
 
 def write_ratings(path: Path, ratings: Sequence[Rating]) -> None:
     """Write a parquet file of samples, whole or not at all, with media paths relative to it."""
-    rows = [{"prompt": r.prompt, "sample": relative_to(path, r.sample), "score": r.score} for r in ratings]
+    more = [name for name in OPTIONAL if any(getattr(r, name) is not None for r in ratings)]
+    rows = [
+        {
+            "prompt": r.prompt,
+            "sample": relative_to(path, r.sample),
+            "score": r.score,
+            **{name: getattr(r, name) for name in more},
+        }
+        for r in ratings
+    ]
     with whole_file(path) as unfinished:
-        write_parquet(rows, unfinished, text=("prompt", "sample"))
+        write_parquet(rows, unfinished, text=("prompt", "sample", *more))
 
 
 def best_of_each(scores: Tensor, *, kept: int = 1) -> list[tuple[int, int]]:

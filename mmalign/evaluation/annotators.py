@@ -1,5 +1,6 @@
 """How far people's labels can be trusted: agreement of everybody and of each pair, habits, and who stands out."""
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -92,8 +93,8 @@ def report_annotators(choices: Sequence[Row], mode: str, *, resamples: int = 1_0
     """Look over what several people said of the same.
 
     An item's first showing counts for agreement, its second for consistency alone. Of a ranking every two samples are a
-    value, of a rating every aspect, which are in an order; the rest has none. Which sample of a pair is called the first
-    follows from a hash, so that names of files do not make one verdict more frequent than the other.
+    value, of a rating every aspect, whose scores are in an order. Which sample of a pair is called the first follows
+    from a hash, so that names of files do not make one verdict more frequent than the other.
 
     Args:
         choices: rows that stand, as ``read_labels`` gives them.
@@ -154,8 +155,6 @@ def _turned(said: str, files: Sequence[str], name: str) -> str:
     """ "first" or "second" for a file, by an order of two that is as good as drawn; other verdicts as they are."""
     if said not in files:
         return said
-    import hashlib
-
     order = sorted(files, reverse=hashlib.sha256(name.encode()).digest()[0] % 2 == 1)
     return ("first", "second")[order.index(said)]
 

@@ -24,8 +24,8 @@ def krippendorff_alpha(units: Units, *, metric: Metric = "nominal") -> float:
 
     Args:
         units: what was judged; each holds the values it got, in any order, one or none a person. Units with fewer than
-            two values say nothing and are left out. Values are anything that can be told apart and, but for ``nominal``,
-            numbers.
+            two values say nothing and are left out. Values are anything that can be told apart and, but for
+            ``nominal``, numbers.
         metric: what is a large disagreement.
 
     Returns:

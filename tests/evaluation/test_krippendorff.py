@@ -16,7 +16,8 @@ OBSERVERS = [
     "1 2 3 3 2 4 4 1 2 5 1 .",
 ]
 UNITS = [
-    [int(value) for value in unit if value != "."] for unit in zip(*(row.split() for row in OBSERVERS), strict=True)
+    [int(value) for value in unit if value != "."]
+    for unit in zip(*(row.split() for row in OBSERVERS), strict=True)
 ]
 METRICS: tuple[Metric, ...] = ("nominal", "ordinal", "interval")
 some_units = st.lists(st.lists(st.integers(1, 4), max_size=4), min_size=2, max_size=8)
@@ -50,7 +51,9 @@ def test_it_is_undefined_without_variation_or_without_two_values() -> None:
 
 @settings(max_examples=40)
 @given(units=some_units, metric=st.sampled_from(METRICS), seed=st.integers(0, 9))
-def test_neither_order_nor_lonely_values_nor_names_matter(units: list[list[int]], metric: Metric, seed: int) -> None:
+def test_neither_order_nor_lonely_values_nor_names_matter(
+    units: list[list[int]], metric: Metric, seed: int
+) -> None:
     random = np.random.default_rng(seed)
     alpha = krippendorff_alpha(units, metric=metric)
     mixed = [random.permutation(unit).tolist() for unit in units]
@@ -81,7 +84,7 @@ def test_the_interval_holds_alpha_shrinks_with_units_and_needs_two_groups() -> N
     # Forty units of one prompt, ten times over, are ten prompts' worth of evidence.
     whole = [unit for unit in units[:10] for _ in range(40)]
     together = alpha_interval(whole, [i // 40 for i in range(400)], resamples=200)
-    assert together == alpha_interval(units[:10], range(10), resamples=200) or together[1] - together[0] > high - low
+    assert together[1] - together[0] > high - low
     assert all(np.isnan(alpha_interval(units, [0] * 400)))
     assert alpha_interval(units, range(400), resamples=200) == (low, high)
 

@@ -1,0 +1,119 @@
+"""Labels as tables that methods learn from, with annotator and strength: pairs, rankings, ratings, binary labels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mmalign.data.binary import Labelled
+from mmalign.data.label_log import read_labels
+from mmalign.data.pairs import Pair
+from mmalign.data.rankings import Ranking
+from mmalign.data.ratings import Rating
+from mmalign.errors import DataError
+
+SOURCE = "labels"
+"""What the column ``source`` says of them."""
+Entry: TypeAlias = Pair | Ranking | Rating | Labelled
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelTables:
+    """What became of a file of labels: ``rows`` choices, each used or rejected.
+
+    Args:
+        rows: choices that stand and repeat no earlier one.
+        entries: of the table; a rating gives one an aspect.
+        rejected: ties, skipped items, samples that are gone, each with its reason.
+        notes: what was no choice to count: repeated and undone ones, torn lines.
+    """
+
+    rows: int
+    entries: tuple[Entry, ...]
+    rejected: tuple[DataError, ...]
+    notes: tuple[str, ...]
+
+
+def tables_of(path: Path, samples: Path | None = None) -> LabelTables:
+    """The choices of a file of labels, as preferences.
+
+    Args:
+        path: the file.
+        samples: the folder of the samples; None for the one that the file names.
+
+    Raises:
+        DataError: it is no file of labels, its folder is gone, or its labels are marks, which are no preferences.
+    """
+    found = read_labels(path)
+    if found.header.get("mode") == "marks":
+        raise DataError(
+            "holds marks of what is wrong, which are no preferences; read_labels reads them", file=path
+        )
+    folder = samples or path.parent / str(found.header.get("samples", ""))
+    if not folder.is_dir():
+        raise DataError(f"its samples are not at {folder}; say where, with --samples FOLDER", file=path)
+    once = [row for row in found.choices if not row.get("repeat")]
+    entries: list[Entry] = []
+    rejected = []
+    for row in once:
+        try:
+            entries += _entries(row, path, folder)
+        except DataError as error:
+            rejected.append(error)
+    again, torn = len(found.choices) - len(once), [str(fault) for fault in found.faults]
+    notes = [f"{again} choices repeat an item and are for agreement alone"] if again else []
+    notes += [f"{found.undone} choices were undone"] if found.undone else []
+    return LabelTables(
+        rows=len(once), entries=tuple(entries), rejected=tuple(rejected), notes=(*notes, *torn)
+    )
+
+
+def _entries(row: Mapping[str, Any], path: Path, folder: Path) -> list[Entry]:
+    """What one choice says.
+
+    Raises:
+        DataError: it is a tie, was skipped, or a sample is gone.
+    """
+    name, prompt, place = (
+        row["annotator"],
+        row["prompt"],
+        f"{path}, choice {row['number']} of {row['annotator']}",
+    )
+    if row.get("skipped"):
+        raise DataError("was skipped", file=place)
+    files = [folder / file for file in row["shown"]]
+    gone = next((file for file in files if not file.is_file()), None)
+    if gone is not None:
+        raise DataError(f"no such file: {gone}", file=place)
+    try:
+        match row["mode"]:
+            case "pairs":
+                if row["choice"] not in ("left", "right"):
+                    raise DataError(f"is no order: {row['choice'].replace('_', ' ')}", file=place)
+                chosen, rejected = files if row["choice"] == "left" else files[::-1]
+                return [
+                    Pair(prompt, chosen, rejected, strength=row["strength"], annotator=name, source=SOURCE)
+                ]
+            case "ranking":
+                if len(set(row["ranks"])) == 1:
+                    raise DataError("is no order: all are equal", file=place)
+                ranks = tuple(map(float, row["ranks"]))
+                return [Ranking(prompt, tuple(files), ranks, SOURCE, name)]
+            case "rating":
+                scores = row["scores"].items()
+                return [
+                    Rating(
+                        prompt,
+                        files[0],
+                        float(score),
+                        name,
+                        SOURCE,
+                        None if len(scores) == 1 and aspect == "overall" else aspect,
+                        row["rationale"],
+                    )
+                    for aspect, score in scores
+                ]
+            case _:
+                return [Labelled(prompt, files[0], row["label"], name, SOURCE)]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DataError("is not as this mode's choices are", file=place) from None

@@ -1,7 +1,5 @@
 """``mmalign serve``: a reward over HTTP."""
 
-import ipaddress
-import os
 import secrets
 import signal
 from collections.abc import Sequence
@@ -11,8 +9,7 @@ from pathlib import Path
 import tyro
 
 from mmalign.errors import ConfigError
-
-TOKEN_VARIABLE = "MMALIGN_TOKEN"
+from mmalign.web.tokens import check_address, chosen_token
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +43,6 @@ class ServeCommand:
     """At a time; more are told to come back."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65_535:
-            raise ConfigError(f"--port {self.port}: expected 0 to 65535")
         if (
             min(self.batch_size, self.max_samples, self.max_requests) < 1
             or self.max_body_mb <= 0
@@ -56,28 +51,12 @@ class ServeCommand:
             raise ConfigError("sizes are at least 1, and waits at least 0")
         if self.root is not None and not self.root.is_dir():
             raise ConfigError(f"--root {self.root} is no folder")
-        if self.given_token is None and not is_loopback(self.host):
-            raise ConfigError(
-                f"--host {self.host} can be reached by others, so say what they have to show: set {TOKEN_VARIABLE}, or "
-                "add --token TEXT"
-            )
+        check_address(self.host, self.port, self.token)
 
     @property
     def given_token(self) -> str | None:
         """The token, if somebody chose one."""
-        return self.token or os.environ.get(TOKEN_VARIABLE)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "127.example.org")]
-    [True, True, True, False, False]
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        return chosen_token(self.token)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,8 +1,5 @@
 """One connection to a reward server: who asks, what for, and how it is refused."""
 
-import base64
-import binascii
-import hmac
 import json
 import threading
 from collections.abc import Mapping
@@ -20,6 +17,7 @@ from mmalign.rewards.wire import VERSION, decode_sample
 from mmalign.rewards.wire_scores import encode_scores
 from mmalign.web.batching import Batcher, BusyError
 from mmalign.web.compute import computed, failed, samples_of
+from mmalign.web.tokens import is_token, token_of
 
 RETRY_AFTER_S = 1
 PATHS = ("/health", "/v1/card", "/v1/score", "/compute")
@@ -137,16 +135,8 @@ class Handler(BaseHTTPRequestHandler):
             )
 
     def _check_token(self) -> None:
-        """Accept a bearer, or the password of a user of any name, for callers that only know addresses."""
-        kind, _, value = self.headers.get("Authorization", "").partition(" ")
-        if kind.lower() == "basic":
-            try:
-                value = base64.b64decode(value, validate=True).decode().partition(":")[2]
-            except (binascii.Error, UnicodeDecodeError):
-                value = ""
-        elif kind.lower() != "bearer":
-            value = ""
-        if not hmac.compare_digest(value.strip().encode("utf-8", "replace"), self.served.token.encode()):
+        """Accept what :func:`mmalign.web.tokens.token_of` finds."""
+        if not is_token(token_of(self.headers.get("Authorization", "")), self.served.token):
             raise _RefusedError(
                 401, "unauthorized", "expected the header 'Authorization: Bearer TOKEN' with the token"
             )

@@ -19,8 +19,7 @@ from mmalign.errors import ConfigError
 from mmalign.rewards.base import Reward
 from mmalign.web.batching import Batcher
 from mmalign.web.handler import Handler, Limits
-
-SHORTEST_TOKEN = 16
+from mmalign.web.tokens import check_token
 
 
 class RewardServer(ThreadingHTTPServer):
@@ -57,10 +56,7 @@ class RewardServer(ThreadingHTTPServer):
         batch_size: int = 32,
         wait_s: float = 0.005,
     ) -> None:
-        if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-            raise ConfigError(
-                f"the token: expected at least {SHORTEST_TOKEN} printable characters without spaces"
-            )
+        check_token(token)
         if not isinstance(reward, Reward):
             raise ConfigError(f"reward '{reward.card.name}' judges pairs, and samples are what is served")
         if getattr(reward, "whole_groups", False):

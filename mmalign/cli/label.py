@@ -30,8 +30,8 @@ class LabelCommand:
     out: Path
     """The jsonl file; one that is there is gone on with."""
     mode: Literal["pairs", "ranking", "rating", "binary", "marks"] = "pairs"
-    """Which of two is better; an order of several; numbers for aspects, with a reason; good or bad; what is wrong in the
-    picture and in the prompt."""
+    """Which of two is better; an order of several; numbers for aspects, with a reason; good or bad; what is wrong in
+    the picture and in the prompt."""
     group_size: int | None = None
     """Samples of a ranking; by default 4."""
     per_prompt: int = 1
@@ -49,8 +49,8 @@ class LabelCommand:
     port: int = 8001
     """0 for any that is free."""
     token: str | None = None
-    """What browsers have to show once, in the address; MMALIGN_TOKEN keeps it out of the list of processes. `auto` makes
-    one up."""
+    """What browsers have to show once, in the address; MMALIGN_TOKEN keeps it out of the list of processes, and `auto`
+    makes one up."""
 
     def __post_init__(self) -> None:
         check_address(self.host, self.port, self.token)

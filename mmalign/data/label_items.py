@@ -7,6 +7,7 @@ the page is started again, and a label still finds its item when samples were ad
 import hashlib
 import json
 import random
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -99,7 +100,10 @@ def list_samples(folder: Path) -> Listed:
         raise DataError("has no metadata.jsonl (file_name, prompt), nor has a folder in it", file=folder)
     found, missing = [], []
     for name, source in sources.items():
-        for number, file in enumerate(read_sample_files([source]), 1):
+        with warnings.catch_warnings():  # a mesh beside its views is listed by them
+            warnings.filterwarnings("ignore", message=".*leaves out")
+            files = read_sample_files([source])
+        for number, file in enumerate(files, 1):
             assert isinstance(file, SampleFile)
             fault = _fault(file, folder)
             if fault is not None:

@@ -1,4 +1,4 @@
-"""What stands before a page: who may open it, which of its addresses exist, and that it loads nothing from elsewhere."""
+"""What stands before a page: who may open it, which addresses exist, and that it loads nothing from elsewhere."""
 
 from http.cookies import CookieError, SimpleCookie
 from typing import Any

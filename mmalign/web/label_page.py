@@ -71,13 +71,16 @@ class LabelPage:
         return self._answer(name, message)
 
     def _answer(self, name: str, message: str = "") -> tuple[str, str]:
-        showing = self.store.current(name)
+        for showing in self.store.upcoming(name, 1):  # before the time of the item begins
+            for file in showing.order:
+                self.media.element(file)
+        current = self.store.current(name)
         with self._lock:
             turn = next(self._turns)
         said = status(self.store.progress(name), name, message)
-        if showing is None:
+        if current is None:
             return finished(name, turn), said
-        shown = stage(showing, self.store.settings, name, turn, self.media.element)
+        shown = stage(current, self.store.settings, name, turn, self.media.element)
         self._preparing.submit(self._prepare, name)
         return shown, said
 

@@ -16,20 +16,20 @@ KEYS: dict[Mode, tuple[tuple[str, str, str], ...]] = {
         ("ArrowDown", "↓", "both bad"),
     ),
     "ranking": (
-        ("Backspace", "⌫", "take the last one back"),
-        ("t", "t", "the next ties with the last"),
+        ("Backspace", "⌫", "take back"),
+        ("t", "t", "tie with the last"),
         ("Enter", "↵", "done"),
     ),
     "rating": (("r", "r", "say why"), ("Enter", "↵", "done")),
     "binary": (("ArrowLeft", "←", "bad"), ("ArrowRight", "→", "good")),
-    "marks": (("x", "x", "mark"), ("w", "w", "picture or words"), ("Enter", "↵", "done")),
+    "marks": (("x", "x", "mark"), ("w", "w", "picture / words"), ("Enter", "↵", "done")),
 }
 """Of each mode: the key as browsers call it, as people do, and what it does. Each is a button too."""
 COMMON = ((" ", "space", "replay"), ("u", "u", "undo"), ("s", "s", "skip"))
 HINTS: dict[Mode, str] = {
     "pairs": "Shift with ← or → for much better.",
     "ranking": "Press the samples' numbers from best to worst, or move with ← → and press ↑.",
-    "rating": "Press a number for the marked aspect; ↑ ↓ choose the aspect, ← → change its number. Esc leaves the text.",
+    "rating": "Press a number for the marked aspect; ↑ ↓ choose it, ← → change its number. Esc leaves the text.",
     "binary": "Is this what the prompt asks for?",
     "marks": "Mark what is wrong: drag a box, or move with the arrow keys and press x. Nothing wrong: just ↵.",
 }
@@ -70,7 +70,8 @@ def stage(
     attributes = " ".join(f'data-{name}="{escaped(value)}"' for name, value in data.items())
     return Html(
         f'<div id="stage" {attributes}>{_prompt(showing.item.prompt, words=settings.mode == "marks")}'
-        f'<div class="samples n{len(parts)}">{figures}</div>{_panel(settings)}<p class="hint">{escaped(hints)}</p></div>'
+        f'<div class="samples n{len(parts)}">{figures}</div>{_panel(settings)}'
+        f'<p class="hint">{escaped(hints)}</p></div>'
     )
 
 
@@ -116,8 +117,8 @@ def status(progress: Progress, annotator: str, message: str = "") -> Html:
         words += [f"{progress.per_minute:.1f} a minute", f"about {minutes} min left"] if left else []
     share = 100 * progress.done / max(progress.total, 1)
     return Html(
-        f'<div id="progress" data-done="{progress.done}" data-total="{progress.total}"><span>{escaped(" · ".join(words))}'
-        f'</span><progress max="100" value="{share:.1f}"></progress>'
+        f'<div id="progress" data-done="{progress.done}" data-total="{progress.total}">'
+        f'<span>{escaped(" · ".join(words))}</span><progress max="100" value="{share:.1f}"></progress>'
         f'<span class="message" role="status">{escaped(message)}</span></div>'
     )
 

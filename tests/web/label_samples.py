@@ -26,8 +26,8 @@ def write_samples(
         for i, sample in enumerate(drawn(medium, [scenes[k] for k in at], seed=p, **options)):
             name = f"{p * each + i:05d}{WRITTEN_SUFFIX[medium]}"
             sample.save(folder / name)
-            if isinstance(sample, Scene3D) and i % 2 == 0:
-                Scene3D(mesh=a_mesh(p)).save(folder / name.replace(".views.png", ".glb"))
+            if isinstance(sample, Scene3D):
+                Scene3D(mesh=mesh_of(scenes[at[i]])).save(folder / name.replace(".views.png", ".glb"))
             text = captions[p % len(captions)] if captions else texts(scenes[at[0]])
             rows.append({"file_name": name, "prompt": text, "seed": i})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -73,10 +73,18 @@ def drawn(medium: str, scenes: list[Any], *, seed: int, side_px: int = 64) -> Se
                 ]
 
 
-def a_mesh(number: int) -> Mesh:
-    """A box with coloured corners, another shape for each number."""
-    size = torch.tensor([1.0, 0.6 + 0.1 * (number % 4), 0.5])
-    corners = torch.tensor([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-    faces = torch.tensor([face for a, b, c, d in quads for face in ((a, b, c), (a, c, d))])
-    return Mesh(corners * size, faces, (corners + 1) / 2 * 0.7 + 0.2)
+def mesh_of(solid: views.Solid) -> Mesh:
+    """The solid's own surface, without its noise."""
+    import trimesh
+
+    size = views.SIZES[solid.size]
+    bodies = {
+        "cube": lambda: trimesh.creation.box([1.6 * size] * 3),
+        "sphere": lambda: trimesh.creation.icosphere(subdivisions=2, radius=size),
+        "cylinder": lambda: trimesh.creation.cylinder(radius=0.8 * size, height=1.8 * size, sections=24),
+        "cone": lambda: trimesh.creation.cone(radius=size, height=1.8 * size, sections=24),
+    }
+    body = bodies[solid.kind]()
+    vertices = torch.tensor(body.vertices.tolist())
+    colours = torch.tensor(views.COLOURS[solid.colour]).clamp(0, 1).expand(len(vertices), 3)
+    return Mesh(vertices, torch.tensor(body.faces.tolist()), colours.contiguous())

@@ -30,10 +30,16 @@ window.mmalign = (() => {
   // A new stage
 
   function setUp() {
-    const stage = byId("stage");
-    if (!stage || stage.dataset.turn === now.turn) return;
+    const found = byId("stage");
+    if (!found || found.dataset.turn === now.turn) return;
     clearTimeout(busy);
     busy = 0;
+    // Gradio turns the old elements into the new ones; a copy leaves behind what was listened for and written there.
+    const stage = found.cloneNode(true);
+    stage.classList.remove("sent");
+    stage.querySelectorAll("textarea").forEach((area) => { area.value = ""; });
+    stage.querySelectorAll("canvas").forEach((canvas) => { delete canvas.dataset.turned; });
+    found.replaceWith(stage);
     const { turn, mode, count, annotator } = stage.dataset;
     now = {
       turn, mode, count: +count, ranks: [], tie: false, focus: 0, scores: {}, aspect: 0,

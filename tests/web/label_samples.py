@@ -9,14 +9,25 @@ import torch
 
 from mmalign.media import WRITTEN_SUFFIX, Audio, Image, Media, Mesh, Scene3D
 from mmalign.worlds import commands, moving_shapes, shapes, tones, views
+from mmalign.worlds.solids import SOLIDS
 
 MEDIUMS = ("image", "video", "scene3d", "audio", "speech")
 
 
 def write_samples(
-    folder: Path, medium: str, *, prompts: int, each: int = 2, captions: Sequence[str] = (), **options: Any
+    folder: Path,
+    medium: str,
+    *,
+    prompts: int,
+    each: int = 2,
+    captions: Sequence[str] = (),
+    numbered: bool = False,
+    **options: Any,
 ) -> Path:
-    """``prompts`` x ``each`` samples and their metadata.jsonl; ``captions`` in place of the worlds' own."""
+    """``prompts`` x ``each`` samples and their metadata.jsonl.
+
+    ``captions`` stand in place of the worlds' own; ``numbered`` makes prompts differ where there are more than scenes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for p in range(prompts):
@@ -29,7 +40,7 @@ def write_samples(
             if isinstance(sample, Scene3D):
                 Scene3D(mesh=mesh_of(scenes[at[i]])).save(folder / name.replace(".views.png", ".glb"))
             text = captions[p % len(captions)] if captions else texts(scenes[at[0]])
-            rows.append({"file_name": name, "prompt": text, "seed": i})
+            rows.append({"file_name": name, "prompt": f"{text} ({p})" if numbered else text, "seed": i})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "metadata.jsonl").write_text(lines, encoding="utf-8")
     return folder
@@ -77,14 +88,17 @@ def mesh_of(solid: views.Solid) -> Mesh:
     """The solid's own surface, without its noise."""
     import trimesh
 
-    size = views.SIZES[solid.size]
-    bodies = {
-        "cube": lambda: trimesh.creation.box([1.6 * size] * 3),
-        "sphere": lambda: trimesh.creation.icosphere(subdivisions=2, radius=size),
-        "cylinder": lambda: trimesh.creation.cylinder(radius=0.8 * size, height=1.8 * size, sections=24),
-        "cone": lambda: trimesh.creation.cone(radius=size, height=1.8 * size, sections=24),
-    }
-    body = bodies[solid.kind]()
+    half, ends = SOLIDS[solid.kind]
+    if solid.kind == "sphere":
+        body = trimesh.creation.icosphere(subdivisions=2)
+    elif ends is None:
+        body = trimesh.creation.box([2 * side for side in half])
+    elif ends[1]:
+        body = trimesh.creation.cylinder(radius=ends[0], height=2 * half[2], sections=24)
+    else:
+        body = trimesh.creation.cone(radius=ends[0], height=2 * half[2], sections=24)
+        body.apply_translation([0, 0, -half[2]])
+    body.apply_scale(views.SIZES[solid.size])
     vertices = torch.tensor(body.vertices.tolist())
     colours = torch.tensor(views.COLOURS[solid.colour]).clamp(0, 1).expand(len(vertices), 3)
     return Mesh(vertices, torch.tensor(body.faces.tolist()), colours.contiguous())

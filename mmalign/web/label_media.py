@@ -11,16 +11,14 @@ from mmalign.errors import MmalignError
 from mmalign.evaluation.page import Html, escaped, image_element, lost
 from mmalign.evaluation.players import AS_THEY_ARE, CODECS, player, turning
 from mmalign.evaluation.previews import sound_picture
-from mmalign.media import AUDIO_SUFFIXES, Audio, Image, Mesh, Scene3D, Video, load_media
-from mmalign.media.sample import VIEWS_SUFFIX
+from mmalign.media import VIEWS_SUFFIX, Audio, Image, Mesh, Scene3D, Video, load_media
 
 KEPT = 64
 """Elements that are remembered, for the page that asks again."""
 MOST_FACES = 12_000
 """Of a mesh that turns under the mouse; of a larger one every second, third, … triangle is drawn."""
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-SOUNDS = (*AUDIO_SUFFIXES,)
-"""What browsers read, and is sent byte for byte."""
+"""What browsers read, and is sent byte for byte; so are sounds, of all kinds that we know."""
 
 
 class LabelMedia:

@@ -154,7 +154,7 @@ def test_a_prompt_is_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("medium", MEDIUMS)
 def test_each_medium_has_its_element(medium: str, tmp_path: Path) -> None:
-    side = {"side_px": 32} if medium in ("image", "video", "scene3d") else {}
+    side: dict[str, Any] = {"side_px": 32} if medium in ("image", "video", "scene3d") else {}
     folder = write_samples(tmp_path / "s", medium, prompts=1, **side)
     page = opened(tmp_path, folder)
     stage, _ = page.begin("ann")

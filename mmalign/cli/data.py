@@ -42,7 +42,8 @@ class ConvertCommand:
     out: Path
     """The parquet file; media that the table holds itself go to a folder beside it."""
     aspect: str | None = None
-    """Of videoalign: VQ, MQ, TA, Overall or all; by default the overall verdict, and all where there is none."""
+    """Of videoalign: VQ, MQ, TA, Overall or all; by default the overall verdict, and all where there is none. Of labels
+    that are ratings: one of their aspects; by default all."""
     split: str | None = None
     """Of a dataset that has several."""
     samples: Path | None = None

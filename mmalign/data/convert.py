@@ -68,14 +68,14 @@ def convert(
     """
     if layout not in (*LAYOUTS, LABELS):
         raise UnknownNameError("layout", layout, (*LAYOUTS, LABELS))
-    if aspect is not None and layout != "videoalign":
+    if aspect is not None and layout not in ("videoalign", LABELS):
         raise ConfigError(f"--aspect {aspect}: the layout {layout} has no aspects")
     if out.suffix.lower() != ".parquet":
         raise ConfigError(f"--out {out}: preferences are written as parquet; name it {out.stem}.parquet")
     if layout == LABELS:
         if split is not None:
             raise ConfigError("--split is for datasets")
-        return _labels(path, out, samples)
+        return _labels(path, out, samples, aspect)
     if samples is not None:
         raise ConfigError(f"--samples: the layout {layout} names its media itself")
     folder = out.with_name(f"{out.stem}-media")
@@ -107,9 +107,9 @@ def convert(
     )
 
 
-def _labels(path: Path, out: Path, samples: Path | None) -> Converted:
+def _labels(path: Path, out: Path, samples: Path | None, aspect: str | None) -> Converted:
     """The tables of labels: pairs, rankings, ratings or binary labels, as their mode is."""
-    found = tables_of(path, samples)
+    found = tables_of(path, samples, aspect=aspect)
     if not found.entries:
         first = f": {found.rejected[0]}" if found.rejected else ""
         raise DataError(f"none of its {found.rows} choices can be used{first}", file=path)

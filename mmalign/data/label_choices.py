@@ -12,6 +12,8 @@ SKIPPED = {"skipped": True}
 SIDES = ("left", "right", "tie", "both_bad")
 STRENGTHS = (0.5, 1.0)
 """Better, and much better."""
+LARGEST_SCALE = 9
+"""There is one digit for each score."""
 LONGEST_RATIONALE = 4_000
 
 

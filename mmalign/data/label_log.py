@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from mmalign.data.label_choices import LARGEST_SCALE, checked_choice
+from mmalign.data.label_items import MODES
 from mmalign.data.writers import json_line
 from mmalign.errors import ConfigError, DataError
 
@@ -106,15 +108,27 @@ def _object(line: bytes) -> Row | None:
 
 
 def _is_choice(row: Row) -> bool:
-    number, shown = row.get("number"), row.get("shown")
-    return (
-        isinstance(number, int)
-        and not isinstance(number, bool)
-        and isinstance(row.get("item"), str)
-        and isinstance(row.get("prompt"), str)
-        and isinstance(shown, list)
-        and all(isinstance(name, str) for name in shown)
-    )
+    """Whether all is there that readers of a choice rely on."""
+    number, shown, prompt, scores = (row.get(name) for name in ("number", "shown", "prompt", "scores"))
+    if not isinstance(number, int) or isinstance(number, bool) or not isinstance(row.get("item"), str):
+        return False
+    if not isinstance(prompt, str) or not isinstance(shown, list) or row.get("mode") not in MODES:
+        return False
+    if not shown or not all(isinstance(name, str) for name in shown):
+        return False
+    aspects = tuple(scores) if isinstance(scores, dict) else ()
+    try:
+        checked_choice(
+            row,
+            row["mode"],
+            shown=len(shown),
+            words=len(prompt.split()),
+            aspects=aspects,
+            scale=LARGEST_SCALE,
+        )
+    except ConfigError:
+        return False
+    return True
 
 
 class LabelLog:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mmalign.data.cells import relative_to
-from mmalign.data.label_choices import checked_choice
+from mmalign.data.label_choices import LARGEST_SCALE, checked_choice
 from mmalign.data.label_items import GROUPED, Item, Mode, Showing, make_items, showings
 from mmalign.data.label_log import LabelLog, Row
 from mmalign.errors import ConfigError, DataError, MmalignError
@@ -60,8 +60,8 @@ class LabelSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.repeat <= 1:
             raise ConfigError(f"repeat = {self.repeat}: expected a share in [0, 1]")
-        if not 2 <= self.scale <= 9:
-            raise ConfigError(f"scale = {self.scale}: expected 2 to 9, a digit for each score")
+        if not 2 <= self.scale <= LARGEST_SCALE:
+            raise ConfigError(f"scale = {self.scale}: expected 2 to {LARGEST_SCALE}, a digit for each score")
         if self.aspects and self.mode != "rating":
             raise ConfigError(f"aspects are for mode rating, and this is {self.mode}")
         if len(set(self.aspects)) != len(self.aspects) or not all(self.aspects):

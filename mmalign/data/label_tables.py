@@ -34,12 +34,13 @@ class LabelTables:
     notes: tuple[str, ...]
 
 
-def tables_of(path: Path, samples: Path | None = None) -> LabelTables:
+def tables_of(path: Path, samples: Path | None = None, *, aspect: str | None = None) -> LabelTables:
     """The choices of a file of labels, as preferences.
 
     Args:
         path: the file.
         samples: the folder of the samples; None for the one that the file names.
+        aspect: of ratings; None or "all" for every one.
 
     Raises:
         DataError: it is no file of labels, its folder is gone, or its labels are marks, which are no preferences.
@@ -57,7 +58,7 @@ def tables_of(path: Path, samples: Path | None = None) -> LabelTables:
     rejected = []
     for row in once:
         try:
-            entries += _entries(row, path, folder)
+            entries += _entries(row, path, folder, aspect)
         except DataError as error:
             rejected.append(error)
     again, torn = len(found.choices) - len(once), [str(fault) for fault in found.faults]
@@ -68,7 +69,7 @@ def tables_of(path: Path, samples: Path | None = None) -> LabelTables:
     )
 
 
-def _entries(row: Mapping[str, Any], path: Path, folder: Path) -> list[Entry]:
+def _entries(row: Mapping[str, Any], path: Path, folder: Path, aspect: str | None) -> list[Entry]:
     """What one choice says.
 
     Raises:
@@ -85,35 +86,29 @@ def _entries(row: Mapping[str, Any], path: Path, folder: Path) -> list[Entry]:
     gone = next((file for file in files if not file.is_file()), None)
     if gone is not None:
         raise DataError(f"no such file: {gone}", file=place)
-    try:
-        match row["mode"]:
-            case "pairs":
-                if row["choice"] not in ("left", "right"):
-                    raise DataError(f"is no order: {row['choice'].replace('_', ' ')}", file=place)
-                chosen, rejected = files if row["choice"] == "left" else files[::-1]
-                return [
-                    Pair(prompt, chosen, rejected, strength=row["strength"], annotator=name, source=SOURCE)
-                ]
-            case "ranking":
-                if len(set(row["ranks"])) == 1:
-                    raise DataError("is no order: all are equal", file=place)
-                ranks = tuple(map(float, row["ranks"]))
-                return [Ranking(prompt, tuple(files), ranks, SOURCE, name)]
-            case "rating":
-                scores = row["scores"].items()
-                return [
-                    Rating(
-                        prompt,
-                        files[0],
-                        float(score),
-                        name,
-                        SOURCE,
-                        None if len(scores) == 1 and aspect == "overall" else aspect,
-                        row["rationale"],
-                    )
-                    for aspect, score in scores
-                ]
-            case _:
-                return [Labelled(prompt, files[0], row["label"], name, SOURCE)]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise DataError("is not as this mode's choices are", file=place) from None
+    match row["mode"]:
+        case "pairs":
+            if row["choice"] not in ("left", "right"):
+                raise DataError(f"is no order: {row['choice'].replace('_', ' ')}", file=place)
+            chosen, rejected = files if row["choice"] == "left" else files[::-1]
+            return [Pair(prompt, chosen, rejected, strength=row["strength"], annotator=name, source=SOURCE)]
+        case "ranking":
+            if len(set(row["ranks"])) == 1:
+                raise DataError("is no order: all are equal", file=place)
+            return [Ranking(prompt, tuple(files), tuple(map(float, row["ranks"])), SOURCE, name)]
+        case "rating":
+            scores = {a: score for a, score in row["scores"].items() if aspect in (None, "all", a)}
+            if not scores:
+                raise DataError(
+                    f"no aspect is called '{aspect}'; there are: {', '.join(row['scores'])}", file=place
+                )
+            whole = list(row["scores"]) == ["overall"]
+            return [
+                Rating(
+                    prompt, files[0], float(score), name, SOURCE, None if whole else a, row.get("rationale")
+                )
+                for a, score in scores.items()
+            ]
+        case "binary":
+            return [Labelled(prompt, files[0], row["label"], name, SOURCE)]
+    raise DataError(f"mode {row['mode']} is no preference", file=place)

@@ -7,24 +7,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from mmalign.web.tokens import is_loopback, is_token, token_of
 
 COOKIE = "mmalign_token"
-OPEN = (
-    "/assets/",
-    "/static/",
-    "/svelte/",
-    "/media/",
-    "/gradio_api/queue/",
-    "/gradio_api/run/",
-    "/gradio_api/call/",
-)
+OPEN = ("/assets/", "/static/", "/media/", "/gradio_api/run/")
 """Beginnings of addresses that the page asks for."""
-OPEN_EXACTLY = (
-    "/",
-    "/config",
-    "/theme.css",
-    "/favicon.ico",
-    "/gradio_api/info",
-    "/gradio_api/startup-events",
-)
+OPEN_EXACTLY = ("/", "/theme.css", "/favicon.ico")
 # What gradio's page names elsewhere, pictures of itself for social media and the like, is never asked for.
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "

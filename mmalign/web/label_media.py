@@ -1,5 +1,6 @@
 """Samples as elements of the labelling page, under addresses that say nothing of whose they are."""
 
+import io
 import mimetypes
 import secrets
 import threading
@@ -88,8 +89,6 @@ def _plays(path: Path) -> bool:
 
 
 def _sound(sound: Audio, address: str) -> Html:
-    import io
-
     drawn, file = sound_picture(sound), io.BytesIO()
     drawn.quantize(64).save(file, "PNG", optimize=True)
     picture = image_element("image/png", file.getvalue(), drawn.size, "waveform above spectrogram")

@@ -19,9 +19,12 @@ def label(number: int, annotator: str = "ann") -> dict[str, Any]:
     return {
         "annotator": annotator,
         "number": number,
+        "mode": "pairs",
         "item": f"i{number}",
         "prompt": "p",
         "shown": ["a", "b"],
+        "choice": "left",
+        "strength": 1.0,
     }
 
 
@@ -46,7 +49,7 @@ def test_what_was_appended_is_read_and_what_was_undone_is_not(path: Path) -> Non
 
 
 @settings(max_examples=25)
-@given(cut=st.integers(0, 400))
+@given(cut=st.integers(0, 620))
 def test_a_file_cut_anywhere_keeps_every_whole_line_and_goes_on(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
@@ -77,6 +80,9 @@ def test_a_file_cut_anywhere_keeps_every_whole_line_and_goes_on(
         (b"[1]", "torn"),
         (b'{"number": 4}', "no annotator"),
         (b'{"annotator": "ann", "number": 4}', "no choice"),
+        (json.dumps({**label(4), "choice": None}).encode(), "no choice"),
+        (json.dumps({**label(4), "mode": "dance"}).encode(), "no choice"),
+        (json.dumps({**label(4), "shown": []}).encode(), "no choice"),
         (b'{"annotator": "ann", "undo": 2}', "does not stand"),
         (json.dumps(label(3)).encode(), "there already"),
     ],

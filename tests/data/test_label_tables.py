@@ -85,6 +85,10 @@ def test_rankings_ratings_and_binary_labels_are_read_back(tmp_path: Path) -> Non
         ("look", 2.0, None),
     ]
     assert {r.annotator for r in ratings} == {"ann"}
+    convert(path, "labels", tmp_path / "fit.parquet", aspect="fit")
+    assert [r.score for r in read_ratings(tmp_path / "fit.parquet")] == [4.0, 5.0]
+    with pytest.raises(DataError, match="no aspect is called 'fitt'; there are: look, fit"):
+        convert(path, "labels", tmp_path / "fitt.parquet", aspect="fitt")
 
     path, made = labelled(tmp_path / "b", "binary", [{"label": True}, {"label": False}], each=1)
     convert(path, "labels", tmp_path / "binary.parquet")
@@ -136,7 +140,7 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     broken = {**json.loads(lines[1]), "choice": None}
     path.write_text(f"{lines[0]}\n{json.dumps(broken)}\n")
-    with pytest.raises(DataError, match="not as this mode's choices are"):
+    with pytest.raises(DataError, match="none of its 0 choices"):
         convert(path, "labels", tmp_path / "x.parquet")
 
 

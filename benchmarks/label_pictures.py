@@ -1,8 +1,9 @@
 """Takes the pictures of docs/label.md: every mode and medium of `mmalign label` in a real headless Chromium.
 
-uv run python -m benchmarks.label_pictures
+uv run python -m benchmarks.label_pictures [NAME ...]
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +47,7 @@ def ranking(person: Person) -> None:
 def rating(person: Person) -> None:
     """One aspect, and a reason."""
     person.press("4", "r")
-    person.page.keyboard.type("The edge is a little soft.")
+    person.page.keyboard.type("Orange, not blue, and on the wrong side.")
 
 
 def binary(person: Person) -> None:
@@ -56,9 +57,9 @@ def binary(person: Person) -> None:
 def marks(person: Person) -> None:
     """A box by the mouse, and a word."""
     box = person.page.locator(".board").bounding_box()
-    person.page.mouse.move(box["x"] + 0.35 * box["width"], box["y"] + 0.3 * box["height"])
+    person.page.mouse.move(box["x"] + 0.53 * box["width"], box["y"] + 0.56 * box["height"])
     person.page.mouse.down()
-    person.page.mouse.move(box["x"] + 0.68 * box["width"], box["y"] + 0.66 * box["height"], steps=3)
+    person.page.mouse.move(box["x"] + 0.86 * box["width"], box["y"] + 0.88 * box["height"], steps=3)
     person.page.mouse.up()
     person.press("w", "ArrowRight", "ArrowRight", "x")
 
@@ -79,7 +80,8 @@ SHOWN: dict[str, tuple[str, Mode, Callable[[Person], None]]] = {
 def main() -> None:
     """Write docs/pictures/label-*.png."""
     with browser() as chrome:
-        for name, (medium, mode, act) in SHOWN.items():
+        for name in sys.argv[1:] or SHOWN:
+            medium, mode, act = SHOWN[name]
             with TemporaryDirectory() as folder:
                 side = {"side_px": 256} if medium in ("image", "video") else {}
                 each = 4 if mode == "ranking" else 2

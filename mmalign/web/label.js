@@ -208,6 +208,9 @@ window.mmalign = (() => {
     if (picture) {
       const board = document.createElement("div");
       board.className = "board";
+      // As large as the picture itself, so that places on it are places in the picture.
+      const ratio = picture.getAttribute("width") / picture.getAttribute("height");
+      Object.assign(board.style, { aspectRatio: ratio, width: `min(100%, ${62 * ratio}vh)` });
       picture.replaceWith(board);
       board.append(picture);
       now.board = board;

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.data.binary import Labelled, write_binary
+from mmalign.data.faults import Fault, write_faults
 from mmalign.data.hub import is_dataset, load_rows
 from mmalign.data.label_tables import tables_of
 from mmalign.data.layouts import LAYOUTS, Place
@@ -22,6 +23,7 @@ WRITERS: dict[type, tuple[str, Callable[..., None]]] = {
     Ranking: ("rankings", write_rankings),
     Rating: ("ratings", write_ratings),
     Labelled: ("binary labels", write_binary),
+    Fault: ("samples with what is wrong in them", write_faults),
 }
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -109,7 +111,7 @@ def convert(
 
 def _labels(path: Path, out: Path, samples: Path | None, aspect: str | None) -> Converted:
     """The tables of labels: pairs, rankings, ratings or binary labels, as their mode is."""
-    found = tables_of(path, samples, aspect=aspect)
+    found = tables_of(path, samples, aspect=aspect, masks=out.with_name(f"{out.stem}-media"))
     if not found.entries:
         first = f": {found.rejected[0]}" if found.rejected else ""
         raise DataError(f"none of its {found.rows} choices can be used{first}", file=path)

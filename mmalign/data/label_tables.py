@@ -1,20 +1,27 @@
-"""Labels as tables that methods learn from, with annotator and strength: pairs, rankings, ratings, binary labels."""
+"""Labels as tables that methods learn from, with annotator and strength: pairs, rankings, ratings, labels, faults."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import PIL.Image
+
 from mmalign.data.binary import Labelled
+from mmalign.data.faults import Fault
 from mmalign.data.label_log import read_labels
 from mmalign.data.pairs import Pair
 from mmalign.data.rankings import Ranking
 from mmalign.data.ratings import Rating
 from mmalign.errors import DataError
+from mmalign.files import whole_file
+from mmalign.media.image import IMAGE_SUFFIXES
+from mmalign.media.reading import reading
 
 SOURCE = "labels"
 """What the column ``source`` says of them."""
-Entry: TypeAlias = Pair | Ranking | Rating | Labelled
+Entry: TypeAlias = Pair | Ranking | Rating | Labelled | Fault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,22 +41,21 @@ class LabelTables:
     notes: tuple[str, ...]
 
 
-def tables_of(path: Path, samples: Path | None = None, *, aspect: str | None = None) -> LabelTables:
+def tables_of(
+    path: Path, samples: Path | None = None, *, aspect: str | None = None, masks: Path | None = None
+) -> LabelTables:
     """The choices of a file of labels, as preferences.
 
     Args:
         path: the file.
         samples: the folder of the samples; None for the one that the file names.
         aspect: of ratings; None or "all" for every one.
+        masks: the folder that pictures of marked regions are written to; None for none.
 
     Raises:
-        DataError: it is no file of labels, its folder is gone, or its labels are marks, which are no preferences.
+        DataError: it is no file of labels, or its folder is gone.
     """
     found = read_labels(path)
-    if found.header.get("mode") == "marks":
-        raise DataError(
-            "holds marks of what is wrong, which are no preferences; read_labels reads them", file=path
-        )
     folder = samples or path.parent / str(found.header.get("samples", ""))
     if not folder.is_dir():
         raise DataError(f"its samples are not at {folder}; say where, with --samples FOLDER", file=path)
@@ -58,7 +64,7 @@ def tables_of(path: Path, samples: Path | None = None, *, aspect: str | None = N
     rejected = []
     for row in once:
         try:
-            entries += _entries(row, path, folder, aspect)
+            entries += _entries(row, path, folder, aspect, masks)
         except DataError as error:
             rejected.append(error)
     again, torn = len(found.choices) - len(once), [str(fault) for fault in found.faults]
@@ -69,7 +75,9 @@ def tables_of(path: Path, samples: Path | None = None, *, aspect: str | None = N
     )
 
 
-def _entries(row: Mapping[str, Any], path: Path, folder: Path, aspect: str | None) -> list[Entry]:
+def _entries(
+    row: Mapping[str, Any], path: Path, folder: Path, aspect: str | None, masks: Path | None
+) -> list[Entry]:
     """What one choice says.
 
     Raises:
@@ -111,4 +119,28 @@ def _entries(row: Mapping[str, Any], path: Path, folder: Path, aspect: str | Non
             ]
         case "binary":
             return [Labelled(prompt, files[0], row["label"], name, SOURCE)]
-    raise DataError(f"mode {row['mode']} is no preference", file=place)
+        case _:
+            right = tuple(i not in row["words"] for i in range(len(prompt.split())))
+            picture = masks is not None and files[0].suffix.lower() in IMAGE_SUFFIXES
+            who = hashlib.sha256(name.encode()).hexdigest()[:8]
+            mask = masks / f"{row['item']}-{who}.png" if picture and masks is not None else None
+            if mask is not None:
+                _draw(row["regions"], files[0], mask)
+            return [Fault(prompt, files[0], right, mask)]
+
+
+def _draw(regions: list[list[float]], sample: Path, mask: Path) -> None:
+    """White boxes on black, as large as the sample; all black where nothing was marked.
+
+    Raises:
+        DataError: the sample is no picture that can be read.
+    """
+    with reading(sample, "picture"), PIL.Image.open(sample) as picture:
+        width, height = picture.size
+    drawn = PIL.Image.new("L", (width, height))
+    for left, top, right, bottom in regions:
+        low = (round(left * width), round(top * height))
+        size = (max(1, round(right * width) - low[0]), max(1, round(bottom * height) - low[1]))
+        drawn.paste(255, (*low, low[0] + size[0], low[1] + size[1]))
+    with whole_file(mask) as unfinished:
+        drawn.save(unfinished)

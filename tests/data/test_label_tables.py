@@ -5,17 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mmalign.cli import data as command
 from mmalign.data.binary import read_binary
 from mmalign.data.check import check_preferences
 from mmalign.data.convert import convert
+from mmalign.data.faults import read_faults
 from mmalign.data.label_items import Mode, list_samples
 from mmalign.data.label_store import LabelSettings, LabelStore
 from mmalign.data.pairs import read_pairs
 from mmalign.data.rankings import read_rankings
 from mmalign.data.ratings import read_ratings
 from mmalign.errors import ConfigError, DataError
+from mmalign.media import Image
 from tests.data.label_folders import write_folder
 
 
@@ -118,6 +121,23 @@ def test_repeated_undone_and_torn_are_notes_and_samples_that_are_gone_are_reject
     assert "torn" in torn
 
 
+def test_marks_are_words_and_a_white_place(tmp_path: Path) -> None:
+    choices = [{"regions": [[0.5, 0, 1, 0.25]], "words": [1]}, {"regions": [], "words": []}]
+    path, made = labelled(tmp_path, "marks", choices, each=1)
+    for row in made:
+        Image(torch.zeros(3, 8, 4)).save(tmp_path / "samples" / row["shown"][0])
+    convert(path, "labels", tmp_path / "faults.parquet")
+    wrong, right = read_faults(tmp_path / "faults.parquet")
+    assert (wrong.right, right.right) == ((True, False), (True, True))
+    assert wrong.region is not None
+    assert right.region is not None
+    mask = Image.load(wrong.region).pixels[0]
+    expected = torch.zeros(8, 4)
+    expected[:2, 2:] = 1
+    assert mask.tolist() == expected.tolist()
+    assert Image.load(right.region).pixels.max() == 0
+
+
 def test_a_folder_that_was_moved_is_asked_for(tmp_path: Path) -> None:
     path, _ = labelled(tmp_path, "pairs", [{"choice": "left", "strength": 1.0}])
     (tmp_path / "samples").rename(tmp_path / "elsewhere")
@@ -127,9 +147,6 @@ def test_a_folder_that_was_moved_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
-    path, _ = labelled(tmp_path, "marks", [{"regions": [], "words": [0]}], each=1)
-    with pytest.raises(DataError, match="are no preferences"):
-        convert(path, "labels", tmp_path / "x.parquet")
     path, _ = labelled(tmp_path / "t", "pairs", [{"choice": "tie"}])
     with pytest.raises(DataError, match="none of its 1 choices"):
         convert(path, "labels", tmp_path / "x.parquet")

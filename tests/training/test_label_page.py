@@ -70,7 +70,8 @@ def test_the_page_is_open_until_all_was_judged(tmp_path: Path) -> None:
     with LabelStore(out, list_samples(folder).samples, settings, folder=folder) as store:
         while (showing := store.current("Ann")) is not None:
             better = min(showing.order)
-            store.choose("Ann", showing.key, ("left", "right")[showing.order.index(better)])
+            side = ("left", "right")[showing.order.index(better)]
+            store.choose("Ann", showing.key, {"choice": side, "strength": 1})
     assert by_people(folder, out, seed=1)(QUESTIONS) == [Answer("first", "Ann", "people")] * 3
     assert by_people(folder, out, seed=1)(QUESTIONS[1:2]) == [Answer("first", "Ann", "people")]
     assert by_people(folder, out, seed=1)([]) == []

@@ -8,13 +8,17 @@ from mmalign.errors import MmalignError, UnknownNameError
 
 COMMANDS = {
     "align": "run a recipe: align a generator with a reward or with preferences",
+    "compare": "runs side by side, with paired intervals",
     "data": "check or convert a preference file, or see how far annotators agree",
+    "env": "versions, devices and settings, for a bug report",
+    "export": "a run's weights for diffusers or PEFT, or merged into the model, and a check that they load",
     "generate": "draw samples, with or without a LoRA or the guidance of rewards",
     "label": "a page on which people say what they prefer",
     "merge": "several LoRAs as one, in weight space",
     "mesh": "views of an object as a mesh, and a film of one turn around it",
     "pairs": "preference pairs or rankings from scored samples, or the pairs to label next",
     "recipes": "list recipes",
+    "report": "write the report of a run, or follow one that is being made",
     "reward": "train a reward from preferences, judge one on them, or see how far it can be pushed",
     "rewards": "list rewards, or show the card of one",
     "score": "score media with one or several rewards",

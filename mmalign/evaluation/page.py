@@ -84,13 +84,14 @@ def escaped(text: object) -> Html:
     return text if isinstance(text, Html) else Html(html.escape(str(text)))
 
 
-def page(title: str, body: Iterable[Html]) -> str:
-    """A whole HTML document."""
+def page(title: str, body: Iterable[Html], *, refresh_s: int | None = None) -> str:
+    """A whole HTML document; with ``refresh_s`` the browser asks for it again after so many seconds."""
     content = "\n".join(part for part in body if part)
+    again = "" if refresh_s is None else f'<meta http-equiv="refresh" content="{refresh_s}">\n'
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'{again}<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{content}\n</main>\n</body>\n</html>\n"
     )

@@ -34,6 +34,7 @@ def write_report(run_folder: Path | str) -> Path:
         heading(summary),
         verdict_box(summary),
         section("Rewards", beside(rewards(summary), aspects(summary))),
+        section("Rounds", rounds_table(run.rounds)),
         section("Before and after", *samples(run)),
         section("Guards", guards(summary)),
         section("Curves", *all_curves(run.metrics)),
@@ -130,6 +131,25 @@ def rewards(summary: Mapping[str, Any]) -> Html:
             ]
         )
     return table(["reward", "before", "after", "change", "95% interval", "n"], rows)
+
+
+def rounds_table(rounds: Sequence[Mapping[str, Any]]) -> Html:
+    """What each round asked and what was reached after it; nothing where the run has no rounds."""
+    rows, total = [], 0
+    for row in rounds:
+        total += row["choices"]
+        heldout = row.get("heldout_reward") or {}
+        low, high = interval(heldout)
+        rows.append(
+            [
+                number(row["round"]),
+                number(total),
+                number(heldout.get("after")),
+                signed(heldout.get("gain")),
+                MISSING if low is None else f"{signed(low)} to {signed(high)}",
+            ]
+        )
+    return table(["round", "choices so far", "held-out reward", "gain over the base", "95% interval"], rows)
 
 
 def aspects(summary: Mapping[str, Any]) -> Html:

@@ -44,6 +44,8 @@ class Run:
     """Samples whose prompt and seed are on one side only."""
     after: list[dict[str, Any]]
     """Rows of samples/after/metadata.jsonl."""
+    rounds: list[dict[str, Any]]
+    """Rows of rounds.jsonl, of an alignment with labels."""
 
     @property
     def weights(self) -> str | None:
@@ -84,6 +86,7 @@ def read_run(folder: Path | str) -> Run:
         pairs=pairs,
         unpaired=len(before) + len(after) - 2 * len(pairs),
         after=_rows(folder / "samples" / "after" / "metadata.jsonl"),
+        rounds=_rows(folder / "rounds.jsonl"),
     )
 
 

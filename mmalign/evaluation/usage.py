@@ -1,14 +1,36 @@
 """The few lines that load what a run trained, in plain diffusers or peft, for a report or a model card."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmalign.evaluation.run_folder import Run
 
 # What a recipe calls it -> what a diffusers pipeline calls it.
 _PIPELINE_NAMES = {"steps": "num_inference_steps", "guidance": "guidance_scale", "frames": "num_frames"}
-_NOT_OPTIONS = ("file_name", "prompt", "seed", "sampler")
+_NOT_OPTIONS = ("file_name", "prompt", "seed", "sampler", "tokens", "latents")
+
+
+def exported_code(run: Run, form: str, *, component: str | None) -> str:
+    """Python that loads an export from inside its folder, as plain diffusers, or transformers and PEFT.
+
+    Args:
+        run: what was exported.
+        form: "diffusers", "peft" or "merged".
+        component: the part of the pipeline that a LoRA changes; None for a language model.
+    """
+    model = str(run.summary.get("model"))
+    if component is None and form == "merged":
+        return 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(".")'
+    if component is None:
+        return _language_model(model, ".")
+    if form == "merged":
+        return _drawing(run, ['pipeline = DiffusionPipeline.from_pretrained(".")'])
+    load = [f"pipeline = DiffusionPipeline.from_pretrained({_model(model)}"]
+    if form == "diffusers":
+        return _drawing(run, [*load, 'pipeline.load_lora_weights(".")'])
+    load.append(f'PeftModel.from_pretrained(pipeline.{component}, ".")  # it puts the LoRA into the pipeline')
+    return _drawing(run, load, imports=["from peft import PeftModel"])
 
 
 def loading_code(run: Run, *, folder: str = "") -> str | None:
@@ -20,15 +42,7 @@ def loading_code(run: Run, *, folder: str = "") -> str | None:
     if run.weights is None or not isinstance(model, str):
         return None
     if run.weights == "peft":
-        return "\n".join(
-            [
-                "from peft import PeftModel",
-                "from transformers import AutoModelForCausalLM",
-                "",
-                f"model = AutoModelForCausalLM.from_pretrained({_model(model)}",
-                f"model = PeftModel.from_pretrained(model, {_literal(folder + 'lora')})",
-            ]
-        )
+        return _language_model(model, f"{folder}lora")
     if run.weights == "student" and run.summary.get("modality") == "speech":
         return "\n".join(
             [
@@ -45,12 +59,30 @@ def loading_code(run: Run, *, folder: str = "") -> str | None:
             f"pipeline = DiffusionPipeline.from_pretrained({_model(model)}",
             f"pipeline.load_lora_weights({_literal(folder + 'lora')})",
         ]
+    return _drawing(run, load)
+
+
+def _language_model(model: str, lora: str) -> str:
+    return "\n".join(
+        [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f"model = AutoModelForCausalLM.from_pretrained({_model(model)}",
+            f"model = PeftModel.from_pretrained(model, {_literal(lora)})",
+        ]
+    )
+
+
+def _drawing(run: Run, load: Sequence[str], *, imports: Sequence[str] = ()) -> str:
+    """Load a pipeline and draw the run's first sample again."""
     row = run.after[0] if run.after else {}
     images = run.summary.get("modality", "image") == "image"
     return "\n".join(
         [
             "import torch",
             "from diffusers import DiffusionPipeline",
+            *imports,
             "",
             *load,
             f"{'picture' if images else 'output'} = pipeline(",

@@ -36,11 +36,15 @@ def interval(heldout: Mapping[str, Any] | None) -> tuple[float | None, float | N
 
 
 def held_out(summary: Mapping[str, Any]) -> bool:
-    """Whether the held-out reward is none of those that training used.
+    """Whether the held-out reward is none of those that training used, itself or through simulated people.
 
     >>> held_out({"heldout_reward": {"name": "truth"}, "train_reward": {"name": "clip:0.5 + truth:0.5"}})
     False
+    >>> held_out({"heldout_reward": {"name": "truth"}, "labels": "simulated"})
+    False
     """
+    if str(summary.get("labels")).endswith("simulated"):
+        return False
     trained_on = str((summary.get("train_reward") or {}).get("name")).split(" + ")
     return (summary.get("heldout_reward") or {}).get("name") not in [
         name.split(":")[0] for name in trained_on
@@ -57,6 +61,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if heldout:
         result = outcome(heldout)
         use = "which training never used" if held_out(summary) else "which training used too"
+        if str(summary.get("labels")).endswith("simulated"):
+            use = "which simulated people judged training samples by"
         text = (
             f"{result.capitalize()}: the held-out reward {heldout.get('name')}, {use}, went from "
             f"{number(heldout.get('before'))} to {number(heldout.get('after'))}, {signed(heldout.get('gain'))} "
@@ -67,6 +73,9 @@ def verdict(summary: Mapping[str, Any]) -> str:
     else:
         result = "not measured"
         text = "Not measured: this run has no held-out reward, so it cannot say whether the generator got better."
+    if summary.get("rounds"):
+        choices = sum(row.get("choices", 0) for row in summary["rounds"])
+        text += f" It took {number(choices)} choices in {number(len(summary['rounds']))} rounds."
     if train:
         text += (
             f" The training reward {train.get('name')} went from {number(train.get('before'))} "

@@ -82,6 +82,11 @@ class DenoisingGenerator:
         lora.load(self.pipeline, folder)
         self.kept = lora.KeptWeights(self.policy)
 
+    def merge_lora(self) -> None:
+        """Add the LoRA to the weights that it changes; what is left is a plain pipeline, of which this is the base."""
+        lora.merge(self.policy)
+        self.kept = lora.KeptWeights(self.policy)
+
     def weights(self, which: lora.Weights) -> AbstractContextManager[None]:
         """Compute with the policy, with the reference (the LoRA off), or with a kept copy of the LoRA such as "old".
 

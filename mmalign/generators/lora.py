@@ -15,6 +15,7 @@ from peft import (
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmalign.errors import ConfigError
@@ -25,6 +26,9 @@ METADATA = "lora_adapter_metadata"
 ATTENTION_LINEARS = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "qkv", "proj"
 )  # fmt: skip
+
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before the names of a model's own layers."""
 
 Weights = Literal["policy", "reference", "old", "target"]
 """What a generator computes with: its LoRA on or off, or a kept copy of it."""
@@ -169,8 +173,41 @@ class KeptWeights:
 
 def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
     """The LoRA's tensors by name, as PEFT saves them."""
-    state: dict[str, Tensor] = get_peft_model_state_dict(denoiser)
+    state: dict[str, Tensor] = get_peft_model_state_dict(denoiser, adapter_name=adapter_name(denoiser))
     return state
+
+
+def adapter_name(denoiser: nn.Module) -> str:
+    """Under which name PEFT and diffusers hold the one LoRA: "default", or "default_0" where a pipeline loaded it."""
+    (name,) = {name for layer in tuner_layers(denoiser) for name in layer.active_adapters}
+    return str(name)
+
+
+def merge(denoiser: nn.Module) -> None:
+    """Add every LoRA of a model to the weights that it changes, and leave plain layers in its place."""
+    for name, layer in list(denoiser.named_modules()):
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        layer.merge(safe_merge=True)
+        parent, _, last = name.rpartition(".")
+        setattr(denoiser.get_submodule(parent), last, layer.get_base_layer())
+    for mark in ("peft_config", "_hf_peft_config_loaded"):
+        if mark in vars(denoiser):
+            delattr(denoiser, mark)
+
+
+def save_peft(denoiser: nn.Module, folder: Path) -> None:
+    """Write a LoRA as PEFT itself does: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    For ``PeftModel.from_pretrained(denoiser, folder)``, which puts it into the denoiser.
+    """
+    config: LoraConfig = denoiser.peft_config[adapter_name(denoiser)]  # type: ignore[index]
+    config.save_pretrained(str(folder))
+    layers = {
+        f"{PEFT_PREFIX}{name}": tensor.detach().cpu().contiguous()
+        for name, tensor in lora_state(denoiser).items()
+    }
+    save_file(layers, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def save(pipeline: Any, component: str, folder: Path) -> None:

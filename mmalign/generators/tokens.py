@@ -153,6 +153,24 @@ class TokenGenerator:
         ):
             raise ConfigError(f"{folder}: nothing of this LoRA fits a {type(self.model).__name__}")
 
+    def merge_lora(self) -> None:
+        """Add the LoRA to the weights that it changes; what is left is a plain model, of which this is the base."""
+        lora.merge(self.model)
+        self._lora_changed()
+
+    def entries(self, prompt: str, tokens: Sequence[Sequence[int]]) -> list[int]:
+        """A language model's vocabulary entries of a prompt and what was said of it, tokens [T, K], in its own order.
+
+        Raises:
+            UnsupportedPipelineError: the model has other embeddings for media tokens.
+        """
+        if not isinstance(self.layout, CausalTokens):
+            raise UnsupportedPipelineError(
+                f"{type(self.model).__name__}: its media tokens are no entries of its vocabulary"
+            )
+        ids = self.layout.ids
+        return self._ids(prompt) + [int(ids[k, token]) for frame in tokens for k, token in enumerate(frame)]
+
     def _lora_changed(self) -> None:
         self.model.eval()
         self.kept = lora.KeptWeights(self.model)

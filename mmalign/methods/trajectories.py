@@ -19,20 +19,11 @@ class TrajectoryMethod(OnlineMethod):
 
     def sampler(self) -> Sampler:
         """The random sampler of the settings."""
-        return Sampler(
-            noise_level=self.trajectories.noise_level,
-            flow_step=self.trajectories.flow_step,
-            guidance=scale_of(self.trajectories.guidance),
-            ratio_guidance=self.trajectories.ratio_guidance,
-        )
+        return random_sampler(self.trajectories)
 
-    def window(self, generator: torch.Generator) -> range | None:
-        """A random place in the first half of the steps, or all but the last."""
-        size, count = self.trajectories.window, self.trajectories.rollout_steps
-        if size == 0:
-            return None
-        first = int(torch.randint(max(1, count // 2 - size + 1), (), generator=generator))
-        return range(first, first + size)
+    def window(self, generator: torch.Generator) -> range:
+        """The random and trained steps of a rollout."""
+        return random_steps(self.trajectories, generator)
 
     @torch.no_grad()
     def check_first_ratio(self, trajectory: Trajectory, *, clip: float) -> None:
@@ -52,6 +43,30 @@ class TrajectoryMethod(OnlineMethod):
                     f"before the first step a likelihood ratio is exp({worst:.2g}), not 1 (within {most:.2g}): rollout "
                     "and training compute differently; turn off dropout, compilation or lower precision"
                 )
+
+
+def random_sampler(config: TrajectoryConfig) -> Sampler:
+    """How the settings say that steps are taken."""
+    return Sampler(
+        noise_level=config.noise_level,
+        flow_step=config.flow_step,
+        guidance=scale_of(config.guidance),
+        ratio_guidance=config.ratio_guidance,
+    )
+
+
+def random_steps(config: TrajectoryConfig, generator: torch.Generator) -> range:
+    """The random steps of a rollout: a window at a random place in the first half, or all but the last.
+
+    >>> from mmalign.methods.configs import D3POConfig
+    >>> random_steps(D3POConfig(rollout_steps=6), torch.Generator())
+    range(0, 5)
+    """
+    size, count = config.window, config.rollout_steps
+    if size == 0:
+        return range(count - 1)
+    first = int(torch.randint(max(1, count // 2 - size + 1), (), generator=generator))
+    return range(first, first + size)
 
 
 def old_log_prob(trajectory: Trajectory, sample: Tensor, step: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from mmalign.training.loop import train
 from mmalign.training.memory import parked, tile_vae
 from mmalign.training.progress import console
 from mmalign.training.recipe import Recipe, SamplingConfig, save_recipe
+from mmalign.training.rounds import Rounds, read_rounds
 from mmalign.training.sources import given_data, own_data
 from mmalign.training.versions import versions
 
@@ -38,24 +39,27 @@ def align(recipe: Recipe, folder: Path) -> Path:
         save_recipe(recipe, run.recipe)
     with console.status(f"loading {recipe.model}"):
         adapter = load_for_training(recipe)
-        reward = load_weighted(recipe.reward) if recipe.reward else None
+        reward = load_weighted(recipe.reward) if recipe.reward and recipe.learns_from_reward else None
         heldout = load_reward(recipe.heldout_reward) if recipe.heldout_reward else None
     run.forget(adapter.generator.denoiser_passes)
     judge = Judge(recipe, run, adapter, reward, heldout)
     # What a user brings is read before anything long is begun.
     task = prepare(recipe, adapter, reward)
     before = judge.side("before", recipe.sampling)
-    method = make_method(recipe, task, run)
     judge.remember(before)
-    with parked(adapter, park=recipe.train.park_encoders):
-        stopped_early = train(
-            method,
-            adapter.generator,
-            recipe.train,
-            run,
-            glance=judge.glance,
-            glance_every=recipe.evaluation.every,
-        )
+    if recipe.labels is not None:
+        stopped_early = Rounds(recipe, run, task, judge, heldout).train(before)
+    else:
+        method = make_method(recipe, task, run)
+        with parked(adapter, park=recipe.train.park_encoders):
+            stopped_early = train(
+                method,
+                adapter.generator,
+                recipe.train,
+                run,
+                glance=judge.glance,
+                glance_every=recipe.evaluation.every,
+            )
     if main:
         save_weights(adapter, run)
     after = judge.side("after", student_sampling(recipe))
@@ -173,7 +177,8 @@ def summarise(
         "method": recipe.method.name,
         "model": recipe.model,
         "seed": recipe.train.seed,
-        "steps": recipe.train.steps,
+        "steps": recipe.train.steps * recipe.rounds,
+        **({"labels": recipe.labels, "rounds": read_rounds(run.path)} if recipe.labels else {}),
         **({"stopped_early": stopped_early} if stopped_early else {}),
         "train_reward": train_result(recipe, before, after),
         "heldout_reward": heldout_result(recipe, before, after),

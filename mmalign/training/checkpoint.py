@@ -54,23 +54,35 @@ def load_checkpoint(
     Raises:
         ConfigError: the checkpoint is of another policy.
     """
-    found = sorted(folder.glob("step-*"))
     for torn in folder.glob(".step-*"):
         shutil.rmtree(torn)
-    if not found:
+    found = load_policy(folder, parameters)
+    if found is None:
         return 0, {}
-    weights = load_file(found[-1] / "policy.safetensors")
-    if weights.keys() != parameters.keys():
-        raise ConfigError(f"{found[-1]}: holds another policy (other model or lora_rank); start a new run")
-    moments = load_file(found[-1] / "optimizer.safetensors")
+    moments = load_file(found / "optimizer.safetensors")
     state: dict[Tensor, dict[str, Tensor]] = {}
     for key, value in moments.items():
         name, _, part = key.rpartition("/")
         parameter = parameters[name]
         state.setdefault(parameter, {})[part] = value if part == "step" else value.to(parameter.device)
+    optimizer.state.update(state)
+    step: int = json.loads((found / "state.json").read_text())["step"]
+    return step, load_file(found / "method.safetensors")
+
+
+def load_policy(folder: Path, parameters: dict[str, nn.Parameter]) -> Path | None:
+    """Restore the parameters of the newest checkpoint in place; its folder, None where there is none.
+
+    Raises:
+        ConfigError: the checkpoint is of another policy.
+    """
+    found = sorted(folder.glob("step-*"))
+    if not found:
+        return None
+    weights = load_file(found[-1] / "policy.safetensors")
+    if weights.keys() != parameters.keys():
+        raise ConfigError(f"{found[-1]}: holds another policy (other model or lora_rank); start a new run")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    optimizer.state.update(state)
-    step: int = json.loads((found[-1] / "state.json").read_text())["step"]
-    return step, load_file(found[-1] / "method.safetensors")
+    return found[-1]

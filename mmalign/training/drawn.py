@@ -26,6 +26,8 @@ TOKENS = "tokens"
 """The field of metadata.jsonl that holds the tokens [T, K] of which a medium was made."""
 LATENTS = "latents"
 """The field that names the file beside it with the latents of a batch, each [...] under its medium's file name."""
+TRAJECTORY = "trajectory"
+"""The field that names the file with what a random sampler went through, [T + 1, ...] from noise to clean latents."""
 WRITING_ERROR = 0.4
 """Largest error of a file's values by their standard deviation; small shapes in mp4 come to 0.1, other samples to 1."""
 
@@ -51,16 +53,17 @@ def drawing(adapter: Any, *, keep_latents: bool, **options: Any) -> Draw:
     return latents if keep_latents else media
 
 
-def write_latents(folder: Path, names: Sequence[str], notes: Sequence[dict[str, Any]]) -> None:
-    """Move the latents among the notes of a batch into a file, and name it in their place."""
-    found = {name: note[LATENTS].clone() for name, note in zip(names, notes, strict=True) if LATENTS in note}
-    if not found:
-        return
-    file = f"{LATENTS}-{Path(names[0]).name.split('.')[0]}.safetensors"
-    with whole_file(folder / file) as unfinished:
-        save_file(found, unfinished)
-    for note in notes:
-        note[LATENTS] = file
+def write_tensors(folder: Path, names: Sequence[str], notes: Sequence[dict[str, Any]]) -> None:
+    """Move the latents and trajectories among the notes of a batch into a file each, and name it in their place."""
+    for field in (LATENTS, TRAJECTORY):
+        found = {name: note[field].clone() for name, note in zip(names, notes, strict=True) if field in note}
+        if not found:
+            continue
+        file = f"{field}-{Path(names[0]).name.split('.')[0]}.safetensors"
+        with whole_file(folder / file) as unfinished:
+            save_file(found, unfinished)
+        for note in notes:
+            note[field] = file
 
 
 def read_drawn(adapter: Any, files: Sequence[Path]) -> dict[Path, Tensor]:
@@ -76,7 +79,7 @@ def read_drawn(adapter: Any, files: Sequence[Path]) -> dict[Path, Tensor]:
             continue
         rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines()]
         rows = [row for row in rows if folder / row["file_name"] in wanted]
-        made_of = _tokens(folder, rows) if on_tokens else _latents(folder, rows)
+        made_of = _tokens(folder, rows) if on_tokens else read_tensors(folder, rows, LATENTS)
         if made_of and _makes(adapter, *next(iter(made_of.items()))):
             found |= made_of
         elif made_of:
@@ -91,8 +94,9 @@ def _tokens(folder: Path, rows: Sequence[dict[str, Any]]) -> dict[Path, Tensor]:
     return {folder / row["file_name"]: torch.tensor(row[TOKENS]) for row in rows if TOKENS in row}
 
 
-def _latents(folder: Path, rows: Sequence[dict[str, Any]]) -> dict[Path, Tensor]:
-    names = [(row["file_name"], Path(row[LATENTS]).name) for row in rows if LATENTS in row]
+def read_tensors(folder: Path, rows: Sequence[dict[str, Any]], field: str) -> dict[Path, Tensor]:
+    """What rows of metadata.jsonl name in a field, by the medium it belongs to; files that are broken are left out."""
+    names = [(row["file_name"], Path(row[field]).name) for row in rows if field in row]
     found: dict[Path, Tensor] = {}
     for file in dict.fromkeys(file for _, file in names):
         try:

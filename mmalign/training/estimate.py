@@ -24,10 +24,12 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
     sample = (recipe.sampling.steps or 1) * (2 if guided and recipe.sampling.guidance != 1 else 1)
     own = getattr(recipe.method, "own", None)
     given = recipe.preferences or recipe.ratings or recipe.demonstrations
-    drawn = 0
-    if own is not None and given is None:
+    steps, drawn, judged = recipe.train.steps * recipe.rounds, 0, 2
+    if recipe.labels is not None:
+        drawn, judged = 2 * recipe.pairs_per_round * recipe.rounds, 1 + recipe.rounds
+    elif own is not None and given is None:
         drawn = min(own.prompts, len(read_prompts(str(recipe.prompts)))) * own.group_size
-    glances = recipe.train.steps // recipe.evaluation.every if recipe.evaluation.every else 0
+    glances = steps // recipe.evaluation.every if recipe.evaluation.every else 0
     passes = recipe.method.passes(recipe.train.batch_size, guided=guided)
     parts = [generator.model, generator.teacher] if on_tokens else generator.pipeline.components.values()
     weights = sum(_bytes(p) for m in parts if isinstance(m, torch.nn.Module) for p in m.parameters())
@@ -36,10 +38,10 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
     activations = rows * _kept_for_backward(adapter, recipe)
     return {
         "denoiser_passes": {
-            "held-out samples, before and after": 2 * recipe.evaluation.n * sample,
+            "held-out samples, before and after": judged * recipe.evaluation.n * sample,
             "training samples": drawn * sample,
-            "training, forward and backward": recipe.train.steps * passes.backward,
-            "training, forward only": recipe.train.steps * passes.forward,
+            "training, forward and backward": steps * passes.backward,
+            "training, forward only": steps * passes.forward,
             "glances while training": glances * recipe.evaluation.glance * sample,
         },
         "memory_mb": {

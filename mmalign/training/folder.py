@@ -30,6 +30,10 @@ class RunFolder:
         self.pairs, self.lora, self.checkpoints = path / "pairs.parquet", path / "lora", path / "checkpoints"
         self.student = path / "student"
         self.samples, self.state_file = path / "samples", path / "state.json"
+        self.progress = path / "progress.json"
+        self._told: tuple[str, float, int] | None = None
+        """What was told last: the stage, when it began, and where."""
+        self._last_told = 0.0
         self._processes = Processes()
         self._started = time.monotonic()
         state = json.loads(self.state_file.read_text()) if self.state_file.exists() else {}
@@ -46,6 +50,24 @@ class RunFolder:
     def denoiser_passes(self) -> int:
         """Samples that went through the denoiser in work that was kept."""
         return self._passes
+
+    def glances(self, step: int) -> Path:
+        """Where the samples of a glance after a step are."""
+        return self.samples / "glances" / f"step-{step:06d}"
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Note for whoever watches what is being done and how far it is; at most once a second within a stage."""
+        now = time.monotonic()
+        same = self._told is not None and self._told[0] == stage
+        begun, first = (self._told[1], self._told[2]) if self._told is not None and same else (now, done)
+        if same and now - self._last_told < 1 and done < total:
+            return
+        self._told, self._last_told = (stage, begun, first), now
+        rate = (done - first) / (now - begun) if done > first and now > begun else None
+        said = {"stage": stage, "done": done, "total": total, "per_s": rate, "at": time.time()}
+        if self._processes.main:
+            with whole_file(self.progress) as unfinished:
+                unfinished.write_text(json.dumps(said))
 
     def keep(self, counter: int) -> None:
         """Note that the work so far is on disk; ``counter`` is the generator's count of passes in this process."""

@@ -1,9 +1,10 @@
 """Judges a run before and after, on held-out prompts with the same seeds, and now and then while it trains."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from mmalign.evaluation.media_guards import media_guards
 from mmalign.evaluation.previews import save_previews
 from mmalign.evaluation.statistics import paired_bootstrap
 from mmalign.files import whole_file
-from mmalign.media import Media, Sample
+from mmalign.media import WRITTEN_SUFFIX, Media, Sample
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.cards import find_card
@@ -30,6 +31,8 @@ HELDOUT_SEED = 1_000_000
 SAMPLES_PER_HELDOUT_PROMPT = 2
 """Two, so that diversity inside a prompt can be measured."""
 GRID = 24
+WATCHED = 6
+"""Samples of a glance that are kept."""
 DRIFT_SAMPLES = 16
 GLANCED = {"heldout": "heldout_reward", "train": "train_reward_heldout_prompts"}
 """What the two rewards of a glance are called in metrics.jsonl."""
@@ -61,8 +64,8 @@ class Judge:
         self.prompts = [prompt for prompt in prompts[:count] for _ in range(rounds)][: recipe.evaluation.n]
         self.seeds = [HELDOUT_SEED + i for i in range(len(self.prompts))]
 
-    def side(self, side: Literal["before", "after"], sampling: SamplingConfig) -> Side:
-        """Draw and measure one side."""
+    def side(self, side: str, sampling: SamplingConfig) -> Side:
+        """Draw and measure one side: "before" is the base, every other name the policy as it is."""
         samples = draw_samples(
             self.adapter,
             self.run,
@@ -101,9 +104,10 @@ class Judge:
         scores = {"heldout": before.heldout, "train": before.train}
         self._base = {name: values[rows] for name, values in scores.items() if values is not None}
 
-    def glance(self) -> tuple[dict[str, float], str | None]:
+    def glance(self, step: int) -> tuple[dict[str, float], str | None]:
         """A few held-out samples of the policy as it is: rewards, guards, drift; and a reason to stop, if there is one.
 
+        The first of the samples are kept, so that people can watch one prompt and seed change.
         The reason: the training reward rose and the held-out one fell, on the same prompts and seeds, by more than the
         95% interval of its change; the policy learns to please its scorer.
         """
@@ -114,6 +118,8 @@ class Judge:
             prompts, seeds=self.seeds[rows], batch_size=sampling.batch_size, **sampling.options()
         )
         samples = [Sample(prompt, medium) for prompt, medium in zip(prompts, media, strict=True)]
+        if Processes().main:
+            keep_glance(self.run.glances(step), samples[:WATCHED], self.seeds, self.adapter.modality)
         rewards = {"heldout": self.heldout, "train": self.reward}
         found = {
             name: score_in_batches(reward, samples).value
@@ -141,6 +147,19 @@ class Judge:
             f"the training reward rose by {train.gain:.3g} and the held-out one got worse by {-heldout.gain:.3g} "
             f"(95% interval {low:+.3g} to {high:+.3g}): it learns to please its scorer"
         )
+
+
+def keep_glance(folder: Path, samples: Sequence[Sample], seeds: Sequence[int], modality: str) -> None:
+    """Write a few samples with prompt and seed; the folder is complete once its metadata.jsonl is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (sample, seed) in enumerate(zip(samples, seeds, strict=False)):
+        name = f"{number:05d}{WRITTEN_SUFFIX[modality]}"
+        with whole_file(folder / name) as unfinished:
+            _medium(sample).save(unfinished)
+        rows.append({"file_name": name, "prompt": sample.prompt, "seed": seed})
+    with whole_file(folder / "metadata.jsonl") as unfinished:
+        unfinished.write_text(format_rows(rows, "jsonl"), encoding="utf-8")
 
 
 def heldout_prompts(recipe: Recipe) -> list[str]:

@@ -23,8 +23,8 @@ from mmalign.training.guards import check_loss, clip_gradients
 from mmalign.training.progress import console, stage
 from mmalign.training.recipe import TrainConfig
 
-Glance = Callable[[], tuple[dict[str, float], str | None]]
-"""Held-out numbers of the policy as it is, and a reason to stop where there is one."""
+Glance = Callable[[int], tuple[dict[str, float], str | None]]
+"""Held-out numbers of the policy as it is after a step, and a reason to stop where there is one."""
 CHECKSUM_EVERY = 10
 """Steps between comparisons of the weights of several processes."""
 
@@ -37,6 +37,7 @@ def train(
     *,
     glance: Glance | None = None,
     glance_every: int = 0,
+    until: int | None = None,
 ) -> str | None:
     """Train the policy, from the newest checkpoint of the run folder on.
 
@@ -47,6 +48,7 @@ def train(
         run: takes metrics.jsonl, checkpoints and tensorboard events.
         glance: held-out numbers for the metrics.
         glance_every: steps between glances; 0 is never.
+        until: the step to stop at, with a checkpoint; by default the last one of the settings.
 
     Returns:
         Why it stopped before the last step, or None.
@@ -67,6 +69,7 @@ def train(
     stopped_early = _reason(run.metrics, first)
     if first == 0:
         method.check_start(size=config.batch_size, seed=config.seed)
+    last = config.steps if until is None else until
     every = whole_rollouts(config.checkpoint_every, method.steps_per_rollout)
 
     def save(step: int) -> None:
@@ -79,11 +82,12 @@ def train(
         _cut_metrics(run.metrics, first)
     step = first
     with (
-        stage("training", config.steps, done=first) as bar,
+        stage("training", last, done=first) as bar,
         _Log(run, first) if processes.main else nullcontext() as log,
         interruptible() as stopped,
     ):
-        while step < config.steps and stopped_early is None:
+        run.tell("training", step, last)
+        while step < last and stopped_early is None:
             if stopped():
                 if step > first and step % method.steps_per_rollout == 0:
                     save(step)
@@ -96,13 +100,14 @@ def train(
             if step % CHECKSUM_EVERY == 0:
                 processes.check_same(parameters, step=step)
             if glance is not None and glance_every and step % glance_every == 0:
-                seen, stopped_early = glance()
+                seen, stopped_early = glance(step)
                 values.update(seen)
             if log is not None:
                 log.write(step, values, stopped_early)
             bar.advance()
             bar.note(_short(values))
-            if step % every == 0 or step == config.steps or stopped_early is not None:
+            run.tell("training", step, last)
+            if step % every == 0 or step == last or stopped_early is not None:
                 save(step)
     if stopped_early is not None:
         console.print(f"stopped after step {step}: {stopped_early}")

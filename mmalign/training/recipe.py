@@ -146,6 +146,16 @@ class Recipe:
     """A file of your own scored samples (prompt, sample, score), for methods that learn from ratings."""
     demonstrations: Path | None = None
     """A file of your own good samples (prompt, sample), for methods that learn from demonstrations."""
+    labels: Literal["human", "simulated", "ai", "ai+human", "ai+simulated"] | None = None
+    """Learn from pairs of the generator's own samples that somebody judges, in rounds: people at a page, simulated
+    people who see the held-out reward through noise, the reward (ai), or the reward where it is sure and people where
+    not."""
+    rounds: int = 1
+    """With labels: so often new pairs are drawn and judged; ``train.steps`` are those of one round."""
+    pairs_per_round: int = 200
+    """With labels: pairs that are judged in a round, each of another prompt."""
+    budget: int | None = None
+    """With labels by ai and people: pairs that people judge, in all rounds together."""
     method: MethodConfig
     train: TrainConfig = field(default_factory=TrainConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -154,12 +164,47 @@ class Recipe:
     """Run folder; by default runs/<modality>-<method>-<n>."""
 
     def __post_init__(self) -> None:
+        self._check_labels()
         self._check_source()
         if (self.heldout_reward is None) != (self.heldout_prompts is None):
             raise ConfigError("heldout_reward and heldout_prompts belong together; give both, or neither")
         if self.heldout_reward in [name.partition(":")[0] for name in self.reward]:
             raise ConfigError(
                 f"heldout_reward '{self.heldout_reward}' is also trained on; it would prove nothing"
+            )
+
+    def _check_labels(self) -> None:
+        """Refuse what rounds cannot do, and what they would ignore."""
+        if self.labels is None:
+            if self.rounds != 1 or self.budget is not None:
+                raise ConfigError("--rounds and --budget belong to --labels; say who judges the pairs")
+            return
+        if self.rounds < 1 or self.pairs_per_round < 1:
+            raise ConfigError(
+                f"rounds = {self.rounds}, pairs_per_round = {self.pairs_per_round}: expected at least 1"
+            )
+        if self.method.name != "d3po" and (self.method.source != "pairs" or self.method.on_tokens):
+            raise ConfigError(
+                f"--labels: {self.method.name} does not learn from pairs of a denoiser's samples; take d3po, "
+                "flow_dpo or diffusion_dpo"
+            )
+        if getattr(self.method, "group_size", 2) != 2:
+            raise ConfigError("method.group_size: with --labels two samples are compared, so it is 2")
+        if self.train.park_encoders:
+            raise ConfigError("train.park_encoders would be ignored: rounds draw samples between their steps")
+        if self.preferences is not None:
+            raise ConfigError("--preferences would be ignored: with --labels the run makes its own pairs")
+        if not self.prompts:
+            raise ConfigError("--labels: give --prompts FILE, of which pairs are drawn")
+        if self.labels.startswith("ai") and not self.reward:
+            raise ConfigError(f"--labels {self.labels}: give --reward NAME, which judges the pairs")
+        if self.labels.endswith("simulated") and self.heldout_reward is None:
+            raise ConfigError(
+                f"--labels {self.labels}: give --heldout-reward NAME, which simulated people see through noise"
+            )
+        if ("+" in self.labels) != (self.budget is not None) or (self.budget or 0) < 0:
+            raise ConfigError(
+                "--budget N, pairs that people judge beside the reward, belongs to --labels ai+human or ai+simulated"
             )
 
     def _check_source(self) -> None:
@@ -183,9 +228,14 @@ class Recipe:
             )
         if self.method.needs_gradient and not self.reward:
             raise ConfigError(f"{self.method.name} follows a reward's gradient: give --reward NAME")
-        if not given and not (self.reward and self.prompts):
+        if not given and self.labels is None and not (self.reward and self.prompts):
             file = f"--{wanted} FILE, or " if wanted else ""
             raise ConfigError(f"nothing to learn from: give {file}--reward NAME with --prompts FILE")
+
+    @property
+    def learns_from_reward(self) -> bool:
+        """Whether the reward has a say: it has none where people judge all pairs."""
+        return self.labels is None or self.labels.startswith("ai")
 
     @property
     def modality(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mmalign.files import whole_file
 from mmalign.media import MEDIA, VIEWS_SUFFIX, WRITTEN_SUFFIX, Media, Modality, Sample, Scene3D
 from mmalign.processes import Processes
-from mmalign.training.drawn import Draw, drawing, write_latents
+from mmalign.training.drawn import Draw, drawing, write_tensors
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import stage
 from mmalign.training.recipe import SamplingConfig
@@ -41,10 +41,20 @@ def draw_samples(
             seeds,
             sampling,
             title=title,
-            after_batch=lambda: run.keep(adapter.generator.denoiser_passes),
+            after_batch=kept(run, adapter.generator, title, len(prompts)),
             draw=drawing(adapter, keep_latents=keep_latents, **options),
         )
     return read_samples(folder, adapter.modality)
+
+
+def kept(run: RunFolder, generator: Any, title: str, total: int) -> Callable[[int], None]:
+    """After a batch, count its passes and say how far it is."""
+
+    def after_batch(done: int) -> None:
+        run.keep(generator.denoiser_passes)
+        run.tell(title, done, total)
+
+    return after_batch
 
 
 def write_samples(
@@ -55,13 +65,14 @@ def write_samples(
     sampling: SamplingConfig,
     *,
     title: str,
-    after_batch: Callable[[], None] = lambda: None,
+    after_batch: Callable[[int], None] = lambda done: None,
     draw: Draw | None = None,
 ) -> None:
     """Write media and metadata.jsonl, going on after the last whole batch that is there.
 
     A batch is noted in metadata.jsonl only once all its files are on disk, so an interrupted stage goes on with
-    whole batches, laid out as they would have been. ``draw`` takes the place of ``adapter.generate``.
+    whole batches, laid out as they would have been. ``draw`` takes the place of ``adapter.generate``, and
+    ``after_batch`` is told how many samples are there.
     """
     if draw is None:
         draw = drawing(adapter, keep_latents=False, batch_size=sampling.batch_size, **sampling.options())
@@ -87,12 +98,12 @@ def write_samples(
                 media, notes = draw(prompts[cut], seeds[cut])
                 names = [f"{i:05d}{suffix}" for i in rows]
                 list(writers.map(_write, media, [folder / name for name in names]))
-                write_latents(folder, names, notes)
+                write_tensors(folder, names, notes)
                 for i, name, note in zip(rows, names, notes, strict=True):
                     row = {"file_name": name, "prompt": prompts[i], "seed": seeds[i], **options, **note}
                     lines.append(json.dumps(row, ensure_ascii=False) + "\n")
             _append_in_turn(metadata, "".join(lines), processes)
-            after_batch()
+            after_batch(stop)
             bar.advance(stop - start)
 
 

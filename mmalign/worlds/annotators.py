@@ -148,25 +148,12 @@ def annotate(
         UnknownNameError: ``truth``, a taste or a bias is not measured.
     """
     count = len(prompts)
-    if not annotators:
-        raise ConfigError("no annotator, so nobody says what is better")
     for side in measured:
         if truth not in side:
             raise UnknownNameError("measured quantity", truth, side)
     if len(media) != count or any(len(values) != count for side in measured for values in side.values()):
         raise ShapeError(f"expected {count} media and measurements, as there are prompts")
-    who = torch.randint(len(annotators), (count,), generator=generator)
-    swapped = torch.rand(count, generator=generator) < 0.5
-    shown = [
-        {name: torch.where(swapped, theirs[name], ours[name]) for name in ours}
-        for ours, theirs in (measured, measured[::-1])
-    ]
-    verdict = torch.zeros(count)
-    for number, annotator in enumerate(annotators):
-        rows = (who == number).nonzero()[:, 0]
-        first, second = ({name: values[rows] for name, values in side.items()} for side in shown)
-        verdict[rows] = annotator.verdicts(first, second, generator=generator)
-    verdict = torch.where(swapped, -verdict, verdict)
+    verdict, who = verdicts_of(annotators, measured, count=count, generator=generator)
     true = (measured[0][truth] - measured[1][truth]).sign()
     pairs: list[dict[str, Any]] = []
     ties: list[dict[str, Any]] = []
@@ -189,3 +176,45 @@ def annotate(
         )
         turned.append(bool(true[row] * verdict[row] < 0))
     return Annotations(pairs, ties, turned)
+
+
+def verdicts_of(
+    annotators: Sequence[Annotator],
+    measured: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    *,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """What one annotator drawn at random says of each pair, which is shown in a random order.
+
+    Args:
+        annotators: who judges.
+        measured: of the first and of the second of each pair, named [B].
+        count: B.
+        generator: who judges what, in which order, and with which noise.
+
+    Returns:
+        [B] of 1 (the first is better), -1 (the second) and 0 (a tie); and [B], the index of who said it.
+
+    Raises:
+        ConfigError: no annotator.
+        UnknownNameError: a taste or a bias is not measured.
+    """
+    if not annotators:
+        raise ConfigError("no annotator, so nobody says what is better")
+    who = torch.randint(len(annotators), (count,), generator=generator)
+    swapped = torch.rand(count, generator=generator) < 0.5
+    shown = [
+        {name: torch.where(swapped, theirs[name], ours[name]) for name in ours}
+        for ours, theirs in (measured, measured[::-1])
+    ]
+    verdict = torch.zeros(count)
+    for number, annotator in enumerate(annotators):
+        rows = (who == number).nonzero()[:, 0]
+        first, second = ({name: values[rows] for name, values in side.items()} for side in shown)
+        verdict[rows] = annotator.verdicts(first, second, generator=generator)
+    return torch.where(swapped, -verdict, verdict), who
+
+
+PEOPLE = crowd({SOURCE: Annotator(name=SOURCE, flip=0.1)}, each=5)
+"""Five who go by the truth and are wrong about one pair in ten."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmalign.evaluation.model_card import write_model_card
+from mmalign.evaluation.model_card import Exported, licence_of, write_model_card
 from mmalign.evaluation.verdict import verdict
 from tests.evaluation.conftest import SUMMARY, MakeRun
 
@@ -76,3 +76,35 @@ def test_a_run_that_is_not_finished_has_a_card_too(make_run: MakeRun) -> None:
     folder = make_run()
     (folder / "summary.json").write_text(json.dumps({}))
     assert "This run is not finished." in write_model_card(folder).read_text(encoding="utf-8")
+
+
+def test_the_licence_is_the_base_models_own(make_run: MakeRun, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: other\nlicense_name: house\ntags: [a]\n---\n# Base\n")
+    head, _ = parts(write_model_card(make_run(model=str(base))))
+    assert (head["license"], head["license_name"]) == ("other", "house")
+    assert licence_of("embedded/shapes-flow") == {"license": "apache-2.0"}
+    (base / "README.md").write_text("---\nlicense: [a\n---\n")
+    assert licence_of(str(base)) == licence_of("nobody/nothing") == {}
+
+
+@pytest.mark.parametrize(
+    ("form", "library", "relation", "line"),
+    [
+        ("diffusers", "diffusers", "adapter", 'pipeline.load_lora_weights(".")'),
+        ("peft", "peft", "adapter", 'PeftModel.from_pretrained(pipeline.transformer, ".")'),
+        ("merged", "diffusers", "finetune", 'pipeline = DiffusionPipeline.from_pretrained(".")'),
+    ],
+)
+def test_an_export_says_how_it_is_loaded(
+    make_run: MakeRun, tmp_path: Path, form: str, library: str, relation: str, line: str
+) -> None:
+    out = tmp_path / "out"
+    head, text = parts(write_model_card(make_run(), export=Exported(out, form, "transformer")))
+    assert (head["library_name"], head["base_model_relation"]) == (library, relation)
+    assert line in text
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None
+    compile(code[1], "card", "exec")
+    assert not (tmp_path / "runs" / "image-flow_dpo-1" / "README.md").exists()

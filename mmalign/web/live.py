@@ -1,0 +1,111 @@
+"""A running alignment at an address: one page, made of the run's files whenever it is asked for.
+
+    GET  /    the page of ``mmalign.evaluation.live``, for who shows the token (``/?token=...``, or as a bearer)
+
+Nothing is written, and no other file of the machine can be asked for.
+"""
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+from mmalign.errors import ConfigError, MmalignError
+from mmalign.evaluation.live import live_page
+from mmalign.web.tokens import check_token, is_token, token_of
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+IDLE_S = 30.0
+
+
+class LiveServer(ThreadingHTTPServer):
+    """The page of one run, listening when it is made; ``serve_forever`` answers.
+
+    Args:
+        folder: of the run.
+        host: loopback, unless others are to reach it.
+        port: 0 for any that is free.
+        token: what a browser has to show.
+
+    Raises:
+        ConfigError: the token is short, or nothing can listen at this address.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1", port: int = 0, token: str) -> None:
+        check_token(token)
+        self.folder, self.token = folder, token
+        self.drawing = threading.Lock()
+        """One page is made at a time: curves are drawn by what may not be used in two threads."""
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise ConfigError(
+                f"nothing can listen at {host}, port {port} ({error.strerror or error})"
+            ) from None
+
+    def server_bind(self) -> None:
+        """Without the look-up of this machine's name that ``http.server`` does, which may wait for a network."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Where it answers, with the token."""
+        host = str(self.server_address[0])
+        name = f"[{host}]" if ":" in host else host
+        return f"http://{name}:{self.server_address[1]}/?token={self.token}"
+
+    def handle_error(self, *_: Any) -> None:
+        """A browser that hung up is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version, sys_version = "mmalign", ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(IDLE_S)
+
+    def do_GET(self) -> None:
+        server = cast(LiveServer, self.server)
+        address = urlsplit(self.path)
+        shown = parse_qs(address.query).get("token", [""])[0]
+        if not is_token(shown or token_of(self.headers.get("Authorization", "")), server.token):
+            self._send(
+                401, "text/plain", "this page wants its token: open it as http://HOST:PORT/?token=TOKEN"
+            )
+        elif address.path != "/":
+            self._send(404, "text/plain", "there is nothing at this address")
+        else:
+            try:
+                with server.drawing:
+                    text = live_page(server.folder)
+            except (MmalignError, OSError, ValueError) as error:
+                self._send(503, "text/plain", f"not readable just now ({type(error).__name__}); try again")
+                return
+            self._send(200, "text/html", text)
+
+    def _send(self, status: int, kind: str, text: str) -> None:
+        data = text.encode()
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, form: str, *values: Any) -> None:
+        """A request's path holds the token."""

@@ -1,0 +1,106 @@
+"""Reads docstrings from source without importing it, as Markdown."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+ROOT = Path(__file__).resolve().parents[1]
+ROLE = re.compile(r":(?:func|class|meth|mod):`~?([^`]+)`")
+SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Yields")
+
+
+def markdown(text: str) -> str:
+    """A docstring as Markdown: examples with a prompt in a fence, which Markdown takes for quotations, and plain names.
+
+    >>> print(markdown("A sum, see :func:`plus`.\\n\\n>>> 1 + 1\\n2").replace("`", "'"))
+    A sum, see 'plus'.
+    <BLANKLINE>
+    '''pycon
+    >>> 1 + 1
+    2
+    '''
+    """
+    lines: list[str] = []
+    inside = False
+    for line in ROLE.sub(r"`\1`", text).splitlines():
+        if line.startswith(">>>") and not inside:
+            lines.append("```pycon")
+            inside = True
+        elif inside and not line.strip():
+            lines.append("```")
+            inside = False
+        lines.append(line)
+    return "\n".join([*lines, "```"] if inside else lines)
+
+
+def with_lists(text: str) -> str:
+    """The same with the sections of Google's style (Args, Raises, ...) as lists under a bold word.
+
+    >>> print(with_lists("Does it.\\n\\nArgs:\\n    size: of it, in\\n        pixels."))
+    Does it.
+    <BLANKLINE>
+    **Args**
+    <BLANKLINE>
+    - `size`: of it, in pixels.
+    """
+    lines: list[str] = []
+    section = False
+    for line in markdown(text).splitlines():
+        name = line.removesuffix(":")
+        if line.endswith(":") and name in SECTIONS:
+            section = True
+            lines += [f"**{name}**", ""]
+        elif section and line.startswith("    "):
+            item = re.match(r" {4}(\w+): (.*)", line)
+            if item is None and lines[-1]:
+                lines[-1] += f" {line.strip()}"
+            else:
+                lines.append(f"- `{item[1]}`: {item[2]}" if item else f"- {line.strip()}")
+        else:
+            section = section and not line.strip()
+            lines.append(line)
+    return "\n".join(lines)
+
+
+@cache
+def module(name: str) -> griffe.Module:
+    """A module's source, read and not imported."""
+    path = ROOT.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return griffe.visit(name, filepath=path, code=path.read_text(encoding="utf-8"))
+
+
+def docstring(target: str) -> str:
+    """The docstring of ``module:name``, also where the module only imports that name; empty where there is none."""
+    home, _, name = target.partition(":")
+    found: Any = module(home)
+    for part in name.split("."):
+        if part not in found.members:
+            return ""
+        found = found.members[part]
+    if found.is_alias:
+        home, _, name = found.target_path.rpartition(".")
+        return docstring(f"{home}:{name}")
+    return "" if found.docstring is None else found.docstring.value
+
+
+def mentioned(target: str) -> list[str]:
+    """``module:name`` of the functions and classes that a docstring sends its reader to."""
+    home = target.partition(":")[0]
+    found = []
+    for role in dict.fromkeys(re.findall(r":(?:func|class):`~?([^`]+)`", docstring(target))):
+        away, _, name = role.rpartition(".")
+        found.append(f"{away or home}:{name}")
+    return [name for name in found if docstring(name)]
+
+
+class MarkdownDocstrings(griffe.Extension):
+    """Gives mkdocstrings every docstring as Markdown."""
+
+    def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Called once an object is read."""
+        if obj.docstring is not None:
+            obj.docstring.value = markdown(obj.docstring.value)

@@ -1,0 +1,61 @@
+"""Pages of every public name, one page a package."""
+
+from collections.abc import Iterator
+
+from documentation.docstrings import ROOT, markdown, module
+
+PACKAGE = ROOT / "mmalign"
+TOP = "mmalign"
+
+
+def modules() -> dict[str, list[str]]:
+    """Public modules that define something, by package, in alphabetical order; those of mmalign itself come first."""
+    found: dict[str, list[str]] = {TOP: []}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if any(part.startswith("_") for part in parts):
+            continue
+        package = ".".join(parts[:2]) if PACKAGE.joinpath(*parts[1:2]).is_dir() else TOP
+        if path.stat().st_size:
+            found.setdefault(package, []).append(".".join(parts))
+    return found
+
+
+def public_names(name: str) -> list[str]:
+    """Full names of what a module defines for others: classes, functions and constants, and members of classes."""
+
+    def below(owner: object, prefix: str) -> Iterator[str]:
+        for key, member in owner.members.items():  # type: ignore[attr-defined]
+            if key.startswith("_") or member.is_alias or member.is_module:
+                continue
+            yield f"{prefix}.{key}"
+            if member.is_class:
+                yield from below(member, f"{prefix}.{key}")
+
+    return list(below(module(name), name))
+
+
+def pages() -> Iterator[tuple[str, str, str]]:
+    """Path, title and text of each page."""
+    for package, names in modules().items():
+        blocks = "\n".join(f"::: {name}\n    options:\n      heading_level: 2\n" for name in names)
+        yield f"reference/{package.rpartition('.')[2]}.md", package, f"# {package}\n\n{blocks}"
+
+
+def listing() -> str:
+    """The packages, with what their first module file says of them."""
+    lines = []
+    for package, names in modules().items():
+        said = markdown(docstring_of_module(package)).partition("\n")[0]
+        page = package.rpartition(".")[2]
+        lines.append(f"- [`{package}`]({page}.md), {len(names)} modules" + (f": {said}" if said else ""))
+    return "\n".join(lines)
+
+
+def docstring_of_module(name: str) -> str:
+    """What a module says first; empty where it says nothing."""
+    found = module(name).docstring
+    return "" if found is None else found.value
+
+

@@ -15,13 +15,8 @@ SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Yields")
 def markdown(text: str) -> str:
     """A docstring as Markdown: examples with a prompt in a fence, which Markdown takes for quotations, and plain names.
 
-    >>> print(markdown("A sum, see :func:`plus`.\\n\\n>>> 1 + 1\\n2").replace("`", "'"))
-    A sum, see 'plus'.
-    <BLANKLINE>
-    '''pycon
-    >>> 1 + 1
-    2
-    '''
+    >>> markdown("A sum, see :func:`plus`.\\n\\n>>> 1 + 1\\n2").splitlines()
+    ['A sum, see `plus`.', '', '```pycon', '>>> 1 + 1', '2', '```']
     """
     lines: list[str] = []
     inside = False

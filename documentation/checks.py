@@ -18,7 +18,12 @@ def missing_names(site: Path) -> list[str]:
     shown: set[str] = set()
     for path in (site / "reference").rglob("*.html"):
         shown.update(re.findall(r'\bid="(mmalign[\w.]*)"', path.read_text(encoding="utf-8")))
-    names = [name for group in reference.modules().values() for module in group for name in reference.public_names(module)]
+    names = [
+        name
+        for group in reference.modules().values()
+        for module in group
+        for name in reference.public_names(module)
+    ]
     return [name for name in names if name not in shown]
 
 
@@ -26,5 +31,7 @@ def outside_requests(site: Path) -> list[str]:
     """What pages would fetch from other hosts: page and address."""
     found = []
     for path in sorted([*site.rglob("*.html"), *site.rglob("*.css")]):
-        found += [f"{path.relative_to(site)}: {tag}" for tag in OUTSIDE.findall(path.read_text(encoding="utf-8"))]
+        found += [
+            f"{path.relative_to(site)}: {tag}" for tag in OUTSIDE.findall(path.read_text(encoding="utf-8"))
+        ]
     return found

@@ -19,7 +19,9 @@ def parts(command: str) -> list[str]:
     if command == "align":
         return ["", EXAMPLE]
     said = help_text(command, "")
-    actions = re.findall(rf"(?:mmalign {command} |\| )([a-z]+)", said) if "|" in said.partition("\n")[0] else []
+    actions = (
+        re.findall(rf"(?:mmalign {command} |\| )([a-z]+)", said) if "|" in said.partition("\n")[0] else []
+    )
     return ["", *actions]
 
 

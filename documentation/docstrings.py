@@ -13,9 +13,9 @@ SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Yields")
 
 
 def markdown(text: str) -> str:
-    """A docstring as Markdown: examples with a prompt in a fence, which Markdown takes for quotations, and plain names.
+    r"""A docstring as Markdown: examples with a prompt in a fence, which Markdown takes for quotations, and plain names.
 
-    >>> markdown("A sum, see :func:`plus`.\\n\\n>>> 1 + 1\\n2").splitlines()
+    >>> markdown("A sum, see :func:`plus`.\n\n>>> 1 + 1\n2").splitlines()
     ['A sum, see `plus`.', '', '```pycon', '>>> 1 + 1', '2', '```']
     """
     lines: list[str] = []
@@ -32,9 +32,9 @@ def markdown(text: str) -> str:
 
 
 def with_lists(text: str) -> str:
-    """The same with the sections of Google's style (Args, Raises, ...) as lists under a bold word.
+    r"""The same with the sections of Google's style (Args, Raises, ...) as lists under a bold word.
 
-    >>> print(with_lists("Does it.\\n\\nArgs:\\n    size: of it, in\\n        pixels."))
+    >>> print(with_lists("Does it.\n\nArgs:\n    size: of it, in\n        pixels."))
     Does it.
     <BLANKLINE>
     **Args**

@@ -29,7 +29,9 @@ def gain(row: dict[str, str]) -> str:
 
 def rows_of(recipe: str, *, placebo: bool = False) -> list[dict[str, str]]:
     """The rows of a recipe with its own reward, or with the placebo."""
-    return [row for row in rows() if row["recipe"] == recipe and (row["training reward"] == "placebo") == placebo]
+    return [
+        row for row in rows() if row["recipe"] == recipe and (row["training reward"] == "placebo") == placebo
+    ]
 
 
 def by_method() -> str:

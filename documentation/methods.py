@@ -60,11 +60,15 @@ def page(name: str, used_by: dict[str, Recipe]) -> str:
                     for recipe, values in used_by.items()
                 ],
             ),
-            "A pass is one sample through the network once. Counts are without guidance; `--dry-run` counts a whole run.",
+            "A pass is one sample through the network once, counted here without guidance; `--dry-run` counts a run.",
         ]
     figures = measured.of_recipes(list(used_by))
     if figures:
-        parts += ["## Measured", figures, "From [Results](../results.md), where machine, commit and date stand."]
+        parts += [
+            "## Measured",
+            figures,
+            "From [Results](../results.md), where machine, commit and date stand.",
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -73,8 +77,16 @@ def facts(config: type[MethodConfig]) -> list[tuple[str, str]]:
     other = ", ".join(f"`--{name}`" for name in config.also_takes)
     return [
         ("learns from", SOURCES[config.source] + (f"; can use {other} too" if other else "")),
-        ("generators", "token models" if config.on_tokens else "denoisers (diffusion or flow), unless its text narrows it"),
-        ("reward", "has to be differentiable" if config.needs_gradient else "any, or none where a file says all"),
+        (
+            "generators",
+            "token models"
+            if config.on_tokens
+            else "denoisers (diffusion or flow), unless its text narrows it",
+        ),
+        (
+            "reward",
+            "has to be differentiable" if config.needs_gradient else "any, or none where a file says all",
+        ),
         ("draws while it trains", "yes" if config.draws else "no"),
     ]
 

@@ -57,5 +57,3 @@ def docstring_of_module(name: str) -> str:
     """What a module says first; empty where it says nothing."""
     found = module(name).docstring
     return "" if found is None else found.value
-
-

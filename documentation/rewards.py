@@ -42,7 +42,10 @@ def comment(name: str) -> str:
 
 def needs(card: RewardCard) -> str:
     """What a sample has to have beside its medium."""
-    return ", ".join(f"`{need}`" + (f" ({CONTEXT[need]})" if need in CONTEXT else "") for need in card.needs) or "nothing"
+    return (
+        ", ".join(f"`{need}`" + (f" ({CONTEXT[need]})" if need in CONTEXT else "") for need in card.needs)
+        or "nothing"
+    )
 
 
 def weights(files: WeightFiles) -> str:
@@ -61,9 +64,15 @@ def page(card: RewardCard) -> str:
         ("better", "higher" if card.higher_is_better else "lower"),
         ("needs", needs(card)),
         ("reads, where it is there", ", ".join(f"`{name}`" for name in card.reads)),
-        ("gradient", "yes: `refl`, `draft` and `reward_distillation` can follow it" if card.differentiable else "no"),
+        (
+            "gradient",
+            "yes: `refl`, `draft` and `reward_distillation` can follow it" if card.differentiable else "no",
+        ),
         ("cost in denoiser passes", "none: it scores finished samples"),
-        ("weights", weights(card.weight_files()) if card.weights else "none; it is computed, or made of others"),
+        (
+            "weights",
+            weights(card.weight_files()) if card.weights else "none; it is computed, or made of others",
+        ),
         *((f"weights, {role}", weights(files)) for role, files in card.parts.items()),
         ("made of", ", ".join(f"[`{name}`]({link(card, name)})" for name in card.made_of)),
         ("extra", f"`pip install 'mmalign[{card.extra}]'`" if card.extra else ""),
@@ -77,7 +86,10 @@ def page(card: RewardCard) -> str:
         table(["", ""], [(name, said) for name, said in facts if said]),
         "## What it computes",
         with_lists(docstring(card.target)),
-        *(f"### `{name.partition(':')[2]}`\n\n{with_lists(docstring(name))}" for name in mentioned(card.target)),
+        *(
+            f"### `{name.partition(':')[2]}`\n\n{with_lists(docstring(name))}"
+            for name in mentioned(card.target)
+        ),
     ]
     if card.options:
         settings = yaml.safe_dump(card.options, sort_keys=False, allow_unicode=True, width=100)

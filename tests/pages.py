@@ -47,7 +47,11 @@ class Page:
         for found in BLOCK.finditer(text):
             line = text.count("\n", 0, found.start()) + 1
             parts.append(f'echo "=== {self.path}, line {line}" >&2')
-            parts.append(found[2] if found[1] == "bash" else f"uv run python - <<'END_OF_BLOCK'\n{found[2]}END_OF_BLOCK")
+            parts.append(
+                found[2]
+                if found[1] == "bash"
+                else f"uv run python - <<'END_OF_BLOCK'\n{found[2]}END_OF_BLOCK"
+            )
         return "\n".join(parts)
 
 
@@ -102,7 +106,13 @@ def short_align(arguments: list[str]) -> list[str]:
         "evaluation.every": 0,
         **({} if recipe.sampling.steps is None else {"sampling.steps": STEPS}),
     }
-    smaller = {"group_size": 2, "rollout_steps": 3, "updates_per_rollout": 1, "calibration": 4, "last_steps": 1}
+    smaller = {
+        "group_size": 2,
+        "rollout_steps": 3,
+        "updates_per_rollout": 1,
+        "calibration": 4,
+        "last_steps": 1,
+    }
     options |= {f"method.{k.replace('_', '-')}": v for k, v in smaller.items() if hasattr(recipe.method, k)}
     own = getattr(recipe.method, "own", None)
     if own is not None:

@@ -10,7 +10,10 @@ from documentation import methods, reference, rewards
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-MADE = {"command-line.md", *(path for section in (methods, reference, rewards) for path, _, _ in section.pages())}
+MADE = {
+    "command-line.md",
+    *(path for section in (methods, reference, rewards) for path, _, _ in section.pages()),
+}
 """Pages that exist in a build alone, below docs."""
 
 

@@ -58,7 +58,9 @@ PAGES = {
 def test_no_page_with_commands_is_left_out() -> None:
     found = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     with_commands = {
-        path.relative_to(ROOT).as_posix() for path in found if pages.BLOCK.search(path.read_text(encoding="utf-8"))
+        path.relative_to(ROOT).as_posix()
+        for path in found
+        if pages.BLOCK.search(path.read_text(encoding="utf-8"))
     }
     assert with_commands == {page.path for page in PAGES.values()}
 

@@ -8,7 +8,9 @@ import pytest
 from documentation.docstrings import ROOT
 
 PAGE = (ROOT / "docs" / "when-it-goes-wrong.md").read_text(encoding="utf-8")
-QUOTED = [text.strip() for text in re.findall(r"^ *```text\n(.*?)^ *```", PAGE, flags=re.DOTALL | re.MULTILINE)]
+QUOTED = [
+    text.strip() for text in re.findall(r"^ *```text\n(.*?)^ *```", PAGE, flags=re.DOTALL | re.MULTILINE)
+]
 TABLE = re.findall(r"^\| `([^`]+)` \|", PAGE, flags=re.MULTILINE)
 
 

@@ -13,7 +13,7 @@ SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Yields")
 
 
 def markdown(text: str) -> str:
-    r"""A docstring as Markdown: examples with a prompt in a fence, which Markdown takes for quotations, and plain names.
+    r"""A docstring as Markdown: examples with a prompt, which Markdown takes for quotations, in a fence, names plain.
 
     >>> markdown("A sum, see :func:`plus`.\n\n>>> 1 + 1\n2").splitlines()
     ['A sum, see `plus`.', '', '```pycon', '>>> 1 + 1', '2', '```']

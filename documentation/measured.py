@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from functools import cache
 
 from documentation.docstrings import ROOT
 from documentation.tables import table
@@ -12,6 +13,7 @@ MEDIA = ("image", "video", "scene3d", "audio", "speech")
 MATRIX = re.compile(r"<!-- matrix:.*?-->(.*?)<!-- end of matrix -->", flags=re.DOTALL)
 
 
+@cache
 def rows() -> list[dict[str, str]]:
     """The rows of the first table of results, cells by their column."""
     found = MATRIX.search(RESULTS.read_text(encoding="utf-8"))
@@ -20,6 +22,12 @@ def rows() -> list[dict[str, str]]:
     # Two columns are called "training reward": its name, and its value before and after.
     head = [f"{name}, value" if name in lines[0][:i] else name for i, name in enumerate(lines[0])]
     return [dict(zip(head, cells, strict=True)) for cells in lines[2:]]
+
+
+@cache
+def model_of(recipe: str) -> str:
+    """The model that a recipe aligns."""
+    return load_recipe(recipe).model
 
 
 def gain(row: dict[str, str]) -> str:
@@ -60,7 +68,7 @@ def of_recipes(names: list[str]) -> str:
         [
             [
                 f"`{row['recipe']}`",
-                f"`{load_recipe(row['recipe']).model}`",
+                f"`{model_of(row['recipe'])}`",
                 row["training reward"],
                 row["seed"],
                 gain(row),

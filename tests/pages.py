@@ -3,7 +3,7 @@
 ``uv run mmalign`` goes through ``main`` below, which makes long commands short and changes nothing else. How:
 
     align      two steps of four rows, groups of two, three denoising steps, four held-out samples
-    generate   two denoising steps at most, two samples of a prompt, and of a file its first four prompts
+    generate   two samples of a prompt at most, and of a file its first twelve prompts
     mesh       ten steps of fitting, a grid of 16
 """
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 LENT = ("assets",)
 """What pages name as seen from a clone."""
-STEPS, ROWS, SAMPLES, PROMPTS = 2, 4, 2, 4
+STEPS, ROWS, SAMPLES, PROMPTS = 2, 4, 2, 12
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def short_align(arguments: list[str]) -> list[str]:
 
 
 def short_generate(arguments: list[str]) -> list[str]:
-    """Fewer steps, samples and prompts."""
-    changed = with_option(with_option(arguments, "--steps", STEPS), "--n", SAMPLES)
+    """Fewer samples and prompts."""
+    changed = with_option(arguments, "--n", SAMPLES)
     if "--prompts" in changed:
         from mmalign.data.prompts import read_prompts
 

@@ -70,4 +70,4 @@ def test_no_page_with_commands_is_left_out() -> None:
 def test_a_page_can_be_followed(name: str, tmp_path: Path) -> None:
     done = pages.run(PAGES[name], tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert (name == "reward") == ("report: " not in done.stderr), "a run came to its end"
+    assert (name == "reward") == ("report:" not in done.stderr), "a run came to its end"

@@ -10,19 +10,15 @@ from collections.abc import Sequence
 from mmalign.cli.main import COMMANDS, usage
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-EXAMPLE = "image/flow_dpo"
-"""The recipe whose fields stand for those of all."""
+MORE = {"align": "image/flow_dpo", "pairs": "--select"}
+"""What has a help of its own beside its command's; of recipes one stands for all."""
 
 
 def parts(command: str) -> list[str]:
-    """What a command keeps help for: itself, or each of its actions as its usage names them; of align also a recipe."""
-    if command == "align":
-        return ["", EXAMPLE]
-    said = help_text(command, "")
-    actions = (
-        re.findall(rf"(?:mmalign {command} |\| )([a-z]+)", said) if "|" in said.partition("\n")[0] else []
-    )
-    return ["", *actions]
+    """What a command keeps help for: itself, and its actions as its usage names them."""
+    said = help_text(command, "").partition("\n\n")[0]
+    actions = re.findall(rf"(?:mmalign {command} |\| )([a-z]+)", said)
+    return ["", *([MORE[command]] if command in MORE else actions)]
 
 
 def help_text(command: str, part: str) -> str:

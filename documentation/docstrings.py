@@ -10,6 +10,8 @@ import griffe
 ROOT = Path(__file__).resolve().parents[1]
 ROLE = re.compile(r":(?:func|class|meth|mod):`~?([^`]+)`")
 SECTIONS = ("Args", "Attributes", "Raises", "Returns", "Yields")
+NAMED = ("Args", "Attributes", "Raises")
+"""Sections whose items begin with a name."""
 
 
 def markdown(text: str) -> str:
@@ -42,20 +44,21 @@ def with_lists(text: str) -> str:
     - `size`: of it, in pixels.
     """
     lines: list[str] = []
-    section = False
+    section = ""
     for line in markdown(text).splitlines():
         name = line.removesuffix(":")
         if line.endswith(":") and name in SECTIONS:
-            section = True
+            section = name
             lines += [f"**{name}**", ""]
         elif section and line.startswith("    "):
-            item = re.match(r" {4}(\w+): (.*)", line)
-            if item is None and lines[-1]:
+            begins = line[4] != " " and (section in NAMED or not lines[-1])
+            item, colon, said = line.strip().partition(": ")
+            if not begins:
                 lines[-1] += f" {line.strip()}"
             else:
-                lines.append(f"- `{item[1]}`: {item[2]}" if item else f"- {line.strip()}")
+                lines.append(f"- `{item}`: {said}" if colon and section in NAMED else f"- {line.strip()}")
         else:
-            section = section and not line.strip()
+            section = "" if line.strip() else section
             lines.append(line)
     return "\n".join(lines)
 
@@ -98,4 +101,4 @@ class MarkdownDocstrings(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Called once an object is read."""
         if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)
+            obj.docstring.value = with_lists(obj.docstring.value)

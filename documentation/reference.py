@@ -39,8 +39,31 @@ def public_names(name: str) -> list[str]:
 def pages() -> Iterator[tuple[str, str, str]]:
     """Path, title and text of each page."""
     for package, names in modules().items():
-        blocks = "\n".join(f"::: {name}\n    options:\n      heading_level: 2\n" for name in names)
+        blocks = "\n".join(block(name) for name in names)
         yield f"reference/{package.rpartition('.')[2]}.md", package, f"# {package}\n\n{blocks}"
+
+
+def block(name: str) -> str:
+    """What mkdocstrings makes a module of; what it only hands on is shown at its home, and linked here."""
+    text = f"::: {name}\n    options:\n      heading_level: 2\n"
+    exported = set(module(name).exports or ())
+    handed_on = [key for key, member in module(name).members.items() if member.is_alias and key in exported]
+    if not handed_on:
+        return text
+    own = [full.rpartition(".")[2] for full in public_names(name) if full.count(".") == name.count(".") + 1]
+    links = "\n".join(f"- [`{key}`][{home(f'{name}.{key}')}]" for key in sorted(handed_on))
+    return f"{text}      members: {own or 'false'}\n\n{links}\n"
+
+
+def home(name: str) -> str:
+    """Where a name that modules hand on is defined.
+
+    >>> home("mmalign.Audio")
+    'mmalign.media.audio.Audio'
+    """
+    owner, _, key = name.rpartition(".")
+    member = module(owner).members[key]
+    return home(member.target_path) if member.is_alias else name
 
 
 def listing() -> str:

@@ -97,7 +97,7 @@ def cost(recipe: Recipe) -> str:
     return f"{passes.forward:,} forward, {passes.backward:,} forward and backward, for {recipe.train.batch_size} rows"
 
 
-def settings(config: type[MethodConfig], *, prefix: str = "--method") -> Iterator[tuple[str, str, str]]:
+def settings(config: Any, *, prefix: str = "--method") -> Iterator[tuple[str, str, str]]:
     """Option, default and meaning of every field, those of nested settings after it."""
     for field in dataclasses.fields(config):
         option = f"{prefix}.{field.name.replace('_', '-')}"
@@ -106,7 +106,7 @@ def settings(config: type[MethodConfig], *, prefix: str = "--method") -> Iterato
             default = field.default_factory()
         if dataclasses.is_dataclass(default):
             yield option, "", field_docstring(config, field.name)
-            yield from settings(type(default), prefix=option)  # type: ignore[arg-type]
+            yield from settings(type(default), prefix=option)
         else:
             yield option, f"`{default}`", field_docstring(config, field.name)
 

@@ -1,6 +1,7 @@
 """Pages of every public name, one page a package."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from documentation.docstrings import ROOT, markdown, module
 
@@ -25,8 +26,8 @@ def modules() -> dict[str, list[str]]:
 def public_names(name: str) -> list[str]:
     """Full names of what a module defines for others: classes, functions and constants, and members of classes."""
 
-    def below(owner: object, prefix: str) -> Iterator[str]:
-        for key, member in owner.members.items():  # type: ignore[attr-defined]
+    def below(owner: Any, prefix: str) -> Iterator[str]:
+        for key, member in owner.members.items():
             if key.startswith("_") or member.is_alias or member.is_module:
                 continue
             yield f"{prefix}.{key}"

@@ -138,7 +138,11 @@ def short_mesh(arguments: list[str]) -> list[str]:
     return [*arguments, "--steps", "10", "--voxels", "16", "--turntable-px", "32"]
 
 
-SHORTER = {"align": short_align, "generate": short_generate, "mesh": short_mesh}
+SHORTER: dict[str, Callable[[list[str]], list[str]]] = {
+    "align": short_align,
+    "generate": short_generate,
+    "mesh": short_mesh,
+}
 
 
 def main(arguments: list[str]) -> int:

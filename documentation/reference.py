@@ -64,7 +64,8 @@ def home(name: str) -> str:
     """
     owner, _, key = name.rpartition(".")
     member = module(owner).members[key]
-    return home(member.target_path) if member.is_alias else name
+    target = getattr(member, "target_path", None)  # of an alias
+    return name if target is None else home(target)
 
 
 def listing() -> str:

@@ -197,7 +197,7 @@ def test_each_sample_takes_what_its_reward_likes() -> None:
 def test_a_pipeline_without_guidance_is_refused(reward: Any) -> None:
     with pytest.raises(ConfigError, match="FluxPipeline has no guidance whose scale could be chosen"):
         sample_with_dynamic_guidance(
-            ImageAdapter(flux(), **SIZE),
+            ImageAdapter(flux(guidance_embeds=True), **SIZE),
             [(reward, 1.0)],
             PROMPTS,
             seeds=[1, 2],

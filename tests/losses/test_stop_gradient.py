@@ -213,6 +213,11 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Shapes, set[int]]] = {
     "product_of_experts_loss": (losses.product_of_experts_loss, [(B,), (B,)], {0, 1}),
     "rao_kupper_log_probs": (losses.rao_kupper_log_probs, [(B,)], {0}),
     "rating_loss": (losses.rating_loss, [(B, V), (B, V)], {0}),
+    "region_detection_loss": (
+        lambda z: losses.region_detection_loss(z, torch.full((B, T), 0.25), torch.ones(B, dtype=torch.bool)),
+        [(B, T)],
+        {0},
+    ),
     "sinkhorn_loss": (
         lambda x, y: losses.sinkhorn_loss(x.log_softmax(1), y.softmax(1), temperature=1.0),
         [(B, V), (B, V)],
@@ -230,7 +235,13 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Shapes, set[int]]] = {
         {0},
     ),
     "true_rate_logit": (lambda x: losses.true_rate_logit(x, base_rate=0.1), [(B,)], {0}),
+    "unit_rows": (lambda heads: losses.unit_rows(heads) ** 3, [(2, T)], {0}),
     "vote_update": (lambda *t: sums(losses.vote_update(*t)), [(B,)] * 4, {0, 1, 2, 3}),
+    "word_detection_loss": (
+        lambda z: losses.word_detection_loss(z, z < 0, torch.ones(B, T, dtype=torch.bool)),
+        [(B, T)],
+        {0},
+    ),
     "wasserstein_loss": (
         lambda x, y: losses.wasserstein_loss(x.log_softmax(1), y.softmax(1)),
         [(B, V), (B, V)],
@@ -274,6 +285,10 @@ CONSTANT: dict[str, tuple[Callable[..., Tensor], Shapes]] = {
     "pair_weights": (lambda r: losses.pair_weights(r, torch.tensor([0, 2])), [(B, V)]),
     "prior_distance": (lambda c, r: losses.prior_distance(c, probability(r)), [(B,), (B,)]),
     "responsibilities": (losses.responsibilities, [(B, V)]),
+    "token_group_advantages": (
+        lambda t: losses.token_group_advantages(t, t.sum(-1), torch.ones(2, B, T, dtype=torch.bool)),
+        [(2, B, T)],
+    ),
     "strength_weights": (lambda s: losses.strength_weights(s.exp()), [(B,)]),
 }
 # Indices, booleans and plain numbers, which have no gradient to ask for.

@@ -1,10 +1,15 @@
 """``mmalign reward train``: a reward from the preferences in a file."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mmalign.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmalign.training.dense_training import DenseTrained
+    from mmalign.training.reward_training import Trained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,13 +199,7 @@ def train(command: TrainCommand) -> int:
         examples,
     )
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    for reason in trained.rejected[:5]:
-        say(reason, style="yellow", markup=False)
-    say(
-        f"{trained.rows} rows: {trained.used} used, {len(trained.rejected)} rejected; best after epoch "
-        f"{trained.best_epoch} of {trained.epochs}",
-        markup=False,
-    )
+    say_rows(trained, say)
     low, high = trained.ci95  # NaN where there is one prompt
     say(
         f"held-out {trained.measure} {trained.value:.3f}, 95 % interval {low:.3f} to {high:.3f} over prompts, of "
@@ -209,6 +208,17 @@ def train(command: TrainCommand) -> int:
     )
     print(command.out)
     return 0
+
+
+def say_rows(trained: "Trained | DenseTrained", say: Callable[..., None]) -> None:
+    """Which rows were used, and when training ended."""
+    for reason in trained.rejected[:5]:
+        say(reason, style="yellow", markup=False)
+    say(
+        f"{trained.rows} rows: {trained.used} used, {len(trained.rejected)} rejected; best after epoch "
+        f"{trained.best_epoch} of {trained.epochs}",
+        markup=False,
+    )
 
 
 def train_dense_head(command: TrainCommand) -> int:
@@ -252,13 +262,7 @@ def train_dense_head(command: TrainCommand) -> int:
         )
     )
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    for reason in found.rejected[:5]:
-        say(reason, style="yellow", markup=False)
-    say(
-        f"{found.rows} rows: {found.used} used, {len(found.rejected)} rejected; best after epoch {found.best_epoch} of "
-        f"{found.epochs}",
-        markup=False,
-    )
+    say_rows(found, say)
     low, high = found.word_ci95
     say(
         f"held-out AUROC of wrong words {found.word_auroc:.3f}, 95 % interval {low:.3f} to {high:.3f} over prompts, of "

@@ -7,7 +7,8 @@ from typing import Any
 
 from mmalign.data.label_items import Listed
 from mmalign.data.label_store import LabelSettings, LabelStore
-from mmalign.errors import ConfigError, MissingExtraError
+from mmalign.errors import MissingExtraError
+from mmalign.web.address import cannot_listen
 from mmalign.web.label_media import LabelMedia
 from mmalign.web.label_page import LabelPage, label_app
 from mmalign.web.tokens import check_token
@@ -60,9 +61,7 @@ class LabelServer:
             self._socket.listen(64)
         except OSError as error:
             self.close()
-            raise ConfigError(
-                f"nothing can listen at {host}, port {port} ({error.strerror or error})"
-            ) from None
+            raise cannot_listen(host, port, error) from None
         except BaseException:
             self.close()
             raise

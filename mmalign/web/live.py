@@ -5,17 +5,16 @@
 Nothing is written, and no other file of the machine can be asked for.
 """
 
-import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import TCPServer
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-from mmalign.errors import ConfigError, MmalignError
+from mmalign.errors import MmalignError
 from mmalign.evaluation.live import live_page
-from mmalign.web.tokens import check_token, is_token, token_of
+from mmalign.web.address import TokenServer
+from mmalign.web.tokens import is_token, token_of
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -26,7 +25,7 @@ HEADERS = {
 IDLE_S = 30.0
 
 
-class LiveServer(ThreadingHTTPServer):
+class LiveServer(TokenServer):
     """The page of one run, listening when it is made; ``serve_forever`` answers.
 
     Args:
@@ -39,36 +38,16 @@ class LiveServer(ThreadingHTTPServer):
         ConfigError: the token is short, or nothing can listen at this address.
     """
 
-    daemon_threads = True
-
     def __init__(self, folder: Path, *, host: str = "127.0.0.1", port: int = 0, token: str) -> None:
-        check_token(token)
-        self.folder, self.token = folder, token
+        self.folder = folder
         self.drawing = threading.Lock()
         """One page is made at a time: curves are drawn by what may not be used in two threads."""
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise ConfigError(
-                f"nothing can listen at {host}, port {port} ({error.strerror or error})"
-            ) from None
-
-    def server_bind(self) -> None:
-        """Without the look-up of this machine's name that ``http.server`` does, which may wait for a network."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        super().__init__(_Handler, host=host, port=port, token=token)
 
     @property
     def url(self) -> str:
         """Where it answers, with the token."""
-        host = str(self.server_address[0])
-        name = f"[{host}]" if ":" in host else host
-        return f"http://{name}:{self.server_address[1]}/?token={self.token}"
-
-    def handle_error(self, *_: Any) -> None:
-        """A browser that hung up is no news."""
+        return f"{super().url}/?token={self.token}"
 
 
 class _Handler(BaseHTTPRequestHandler):

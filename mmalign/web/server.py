@@ -8,21 +8,18 @@
 An error is {"error": {"code": WORD, "message": SENTENCE}} with a fitting HTTP status. Nothing is ever unpickled.
 """
 
-import socket
 import threading
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from socketserver import TCPServer
-from typing import Any
 
 from mmalign.errors import ConfigError
 from mmalign.rewards.base import Reward
+from mmalign.web.address import TokenServer
 from mmalign.web.batching import Batcher
 from mmalign.web.handler import Handler, Limits
 from mmalign.web.tokens import check_token
 
 
-class RewardServer(ThreadingHTTPServer):
+class RewardServer(TokenServer):
     """One reward at one address, ready when it is made; ``serve_forever`` answers.
 
     Args:
@@ -40,7 +37,6 @@ class RewardServer(ThreadingHTTPServer):
             samples of a prompt with each other, which requests may part.
     """
 
-    daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 64
 
@@ -64,35 +60,13 @@ class RewardServer(ThreadingHTTPServer):
                 f"reward '{reward.card.name}' compares samples of a prompt, and requests may part them; serve what it "
                 "is made of"
             )
-        self.reward, self.token, self.root = reward, token, root
+        self.reward, self.root = reward, root
         self.limits = limits or Limits()
         self.places = threading.BoundedSemaphore(self.limits.requests)
-        if ":" in host:
-            self.address_family = socket.AF_INET6
         self.batcher = Batcher(reward, batch_size=batch_size, wait_s=wait_s)
-        try:
-            super().__init__((host, port), Handler)
-        except OSError as error:
-            raise ConfigError(
-                f"nothing can listen at {host}, port {port} ({error.strerror or error})"
-            ) from None
-
-    def server_bind(self) -> None:
-        """Without the look-up of this machine's name that ``http.server`` does, which may wait for a network."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        host, port = self.server_address[:2]
-        name = host.decode() if isinstance(host, bytes | bytearray) else host
-        return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+        super().__init__(Handler, host=host, port=port, token=token)
 
     def server_close(self) -> None:
         """Stop listening, and finish what waits."""
         super().server_close()
         self.batcher.close()
-
-    def handle_error(self, *_: Any) -> None:
-        """A caller that hung up is no news."""

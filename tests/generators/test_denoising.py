@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
-from mmalign.generators.capture import run
+from mmalign.generators.capture import listen, run
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.sampling.parametrisation import add_noise
 from tests.generators.small_picture_pipelines import PICTURE_PIPELINES
@@ -95,6 +95,17 @@ def test_a_sample_is_the_one_of_plain_diffusers(generator: DenoisingGenerator) -
         **SIZE,
     ).images
     assert torch.equal(ours, plain)
+
+
+def test_the_latents_of_a_sample_are_its_last_step_and_no_other_is_kept() -> None:
+    generator = DenoisingGenerator(stable_diffusion(), **SIZE)
+    options: dict[str, Any] = {"steps": 3, "guidance": 2.0}
+    latents = generator.sample_latents(PROMPTS, seeds=[5, 6, 7], **options)
+    assert_close(generator.decode(latents), generator.sample(PROMPTS, seeds=[5, 6, 7], **options))
+    with listen(generator.pipeline, generator.policy, last_step_only=True) as recording:
+        generator.sample(PROMPTS, seeds=[5, 6, 7], **options)
+    assert (len(recording.steps), len(recording.calls)) == (1, 0)
+    assert torch.equal(recording.steps[0].prev_sample, latents)
 
 
 def test_where_guidance_scale_is_something_else_guidance_is_that_of_two_branches() -> None:

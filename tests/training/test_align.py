@@ -48,6 +48,8 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
     lora = "lora/pytorch_lora_weights.safetensors"
     for name in (*files.split(), lora, "samples/before.png", "checkpoints/step-000004"):
         assert (finished / name).exists(), name
+    latents = sorted(path.parent.name for path in finished.glob("samples/*/latents-*.safetensors"))
+    assert set(latents) == {"training"}  # what is only looked at needs none
     assert [row["step"] for row in rows(finished)] == [1, 2, 3, 4]
     assert rows(finished)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     values = summary(finished)

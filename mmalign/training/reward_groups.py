@@ -46,7 +46,7 @@ def find_groups(
     generator: torch.Generator,
     starts: int = 5,
     iterations: int = 30,
-    directions: int = 32,
+    directions: int = 256,
     ridge: float = 1e-2,
 ) -> Groups:
     """A mixture of linear Bradley–Terry rewards over annotators, by EM from several random starts.
@@ -61,8 +61,8 @@ def find_groups(
         generator: of the starts, each of which puts every annotator into a group at random.
         starts: of which the likeliest end is taken.
         iterations: at most, of each; it stops where nobody changes group any more.
-        directions: of the largest spread of ``gap``, in which the rewards are linear: few, so that a few pairs of each
-            person decide.
+        directions: of the largest spread of ``gap``, in which the rewards are linear. What groups differ in need not
+            spread much: of simulated people 32 and 128 found one group, 256 found both.
         ridge: of ``bradley_terry_fit``, of features whose spread is 1.
 
     Raises:

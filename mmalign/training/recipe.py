@@ -5,6 +5,7 @@ Imports no torch, so that ``--help`` answers at once.
 
 import dataclasses
 import importlib.util
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -95,6 +96,10 @@ class SamplingConfig:
             raise ConfigError(
                 f"sampling: steps = {self.steps}, batch_size = {self.batch_size}; expected at least 1"
             )
+        for name in ("guidance", "fps", "duration_s", "temperature", "top_p"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ConfigError(f"sampling.{name} = {value}: expected a finite number")
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``adapter.generate``."""

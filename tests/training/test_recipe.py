@@ -89,6 +89,7 @@ def test_refl_takes_demonstrations_beside_its_reward() -> None:
         ({"method": {"name": "flow_dop"}}, "no method is called 'flow_dop'. Did you mean 'flow_dpo'?"),
         ({"method": {"name": "nft", "beta": 1.0}}, "no field of method is called 'beta'"),
         ({"model": None}, "model: expected str, got None"),
+        ({"sampling": {"guidance": float("nan")}}, "sampling.guidance = nan: expected a finite number"),
     ],
 )
 def test_mistakes_in_yaml_are_named_with_the_file(

@@ -11,7 +11,14 @@ from mmalign.data.prompts import read_prompts
 from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
 from mmalign.methods import METHODS, configs
 from mmalign.rewards.cards import find_card, parse_weighted
-from mmalign.training.recipe import Recipe, TrainConfig, load_recipe, recipe_files, save_recipe
+from mmalign.training.recipe import (
+    Recipe,
+    SamplingConfig,
+    TrainConfig,
+    load_recipe,
+    recipe_files,
+    save_recipe,
+)
 
 NAMES = list(recipe_files())
 PLAIN: dict[str, Any] = {"name": "image/mine", "model": "embedded/shapes-flow"}
@@ -89,7 +96,6 @@ def test_refl_takes_demonstrations_beside_its_reward() -> None:
         ({"method": {"name": "flow_dop"}}, "no method is called 'flow_dop'. Did you mean 'flow_dpo'?"),
         ({"method": {"name": "nft", "beta": 1.0}}, "no field of method is called 'beta'"),
         ({"model": None}, "model: expected str, got None"),
-        ({"sampling": {"guidance": float("nan")}}, "sampling.guidance = nan: expected a finite number"),
     ],
 )
 def test_mistakes_in_yaml_are_named_with_the_file(
@@ -103,6 +109,13 @@ def test_mistakes_in_yaml_are_named_with_the_file(
     assert isinstance(caught.value, DataError)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["guidance", "fps", "duration_s", "temperature", "top_p"])
+def test_samplings_numbers_are_finite(name: str) -> None:
+    options: dict[str, Any] = {name: float("nan")}
+    with pytest.raises(ConfigError, match=f"sampling.{name} = nan: expected a finite number"):
+        SamplingConfig(**options)
 
 
 def test_yaml_reads_numbers_as_people_write_them(tmp_path: Path) -> None:

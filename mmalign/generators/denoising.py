@@ -20,18 +20,21 @@ from mmalign.generators.capture import Recording, listen, listen_decoder, predic
 from mmalign.generators.codecs.build import build_codec, decodes
 from mmalign.generators.codecs.media import media_of
 from mmalign.generators.conditioning import Arguments, Conditioning, batch_axes
-from mmalign.generators.guidance import Guidance, fit_guidance, without_variance
+from mmalign.generators.guidance import (
+    GUIDANCE_NAMES,
+    NO_PROMPT,
+    TRUE_GUIDANCE,
+    Guidance,
+    fit_guidance,
+    same_steps,
+    without_variance,
+)
 from mmalign.generators.pipelines import call_options, denoiser_component, pipeline_name
 from mmalign.generators.timesteps import NoiseLevel, read_timesteps, row_error, time_name
 from mmalign.sampling.parametrisation import Prediction
 
 PROBE_PROMPTS = ("a", "the other one")
 PROBE_STEPS = 4
-TRUE_GUIDANCE = "true_cfg_scale"
-"""A guidance by two branches where ``guidance_scale`` is something else; it asks for the other prompt."""
-GUIDANCE_NAMES = ("guidance_scale", TRUE_GUIDANCE)
-NO_PROMPT = " "
-"""The other prompt, as diffusers documents it for QwenImage."""
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest relative error of a load-time check; in sixteen bits it is the rounding of the pipeline's own latents."""
 
@@ -360,7 +363,7 @@ class DenoisingGenerator:
                 continue
             self.guidance_name = name
             guided = [(scale, probe(*PROBE_PROMPTS, guidance=scale)[0]) for scale in (2.0, 5.0)]
-            if _same_steps(*(recording for _, recording in guided)):
+            if same_steps(*(recording for _, recording in guided)):
                 self.guidance_name = (
                     None  # the pipeline ignores it: QwenImage, and Flux without guidance embeddings
                 )
@@ -396,12 +399,6 @@ def _relative_error(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
         return torch.inf
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12))
-
-
-def _same_steps(one: Recording, other: Recording) -> bool:
-    """Whether two runs gave their scheduler the same."""
-    pairs = zip(one.steps, other.steps, strict=True)
-    return all(torch.equal(a.model_output, b.model_output) for a, b in pairs)
 
 
 def _sign(plain: Recording) -> tuple[int, float]:

@@ -10,6 +10,12 @@ from mmalign.errors import UnsupportedPipelineError
 from mmalign.generators.capture import Path, Recording, map_tensors, tensors
 from mmalign.generators.conditioning import Arguments
 
+TRUE_GUIDANCE = "true_cfg_scale"
+"""A guidance by two branches where ``guidance_scale`` is something else; it asks for the other prompt."""
+GUIDANCE_NAMES = ("guidance_scale", TRUE_GUIDANCE)
+NO_PROMPT = " "
+"""The other prompt, as diffusers documents it for QwenImage."""
+
 
 @dataclass(frozen=True)
 class Guidance:
@@ -75,6 +81,12 @@ class Guidance:
 def without_variance(output: Tensor, latents: Tensor) -> Tensor:
     """The prediction alone where the denoiser also predicts a variance (twice the channels)."""
     return output.chunk(2, 1)[0] if output.shape[1] == 2 * latents.shape[1] else output
+
+
+def same_steps(one: Recording, other: Recording) -> bool:
+    """Whether two runs gave their scheduler the same."""
+    pairs = zip(one.steps, other.steps, strict=True)
+    return all(torch.equal(a.model_output, b.model_output) for a, b in pairs)
 
 
 def fit_guidance(

@@ -5,7 +5,7 @@ probability 0.3. The autoencoder is not learned but written down: 16 bands of a 
 as carriers, so that latents say what is heard and nothing of phases, and the denoiser has few of them to learn. It
 makes 1.28 s of sound at 8 kHz whatever duration is asked for; the pipeline cuts.
 
-    uv run python recipes/pretrain/tones.py        # about 30 minutes on one shared core; resumes where it stopped
+    uv run python recipes/pretrain/tones.py        # about 20 minutes on one core; resumes where it stopped
 """
 
 import math
@@ -60,9 +60,9 @@ class Settings:
     """Checkpoints and spectrograms of the progress."""
     sounds: int = 6_000
     two_sounds: float = 0.7
-    text_steps: int = 700
-    steps: int = 5_000
-    clean_steps: int = 4_000
+    text_steps: int = 2_500
+    steps: int = 9_000
+    clean_steps: int = 7_500
     """Of these, the first are on true captions."""
     batch: int = 64
     bf16: bool = True

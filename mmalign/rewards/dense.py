@@ -113,7 +113,7 @@ class DenseReward(PictureReward):
             state = read_state(checkpoint(card, BACKBONE))
             take_tuned(self.dense.model, options.tune, state, rank=options.lora_rank)
             freeze(self.dense.model, device)
-        module = DenseHead(self.dense.patch_width, self.dense.word_width, options)
+        module = DenseHead(self.dense.patch_width, self.dense.word_width, self.dense.grid, options)
         fill(module, read_state(path), origin=path)
         self.head = freeze(module, device)
         super().__init__(card, device=device, preprocessing=clip.preprocessing, batch_size=batch_size)

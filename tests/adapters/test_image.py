@@ -56,7 +56,7 @@ def test_loading_a_lora_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     adapter.save_lora(tmp_path)
     other = ImageAdapter(stable_diffusion_3(), **SIZE)
     with pytest.raises(ConfigError, match="nothing of this LoRA fits"):
-        other.load_lora(tmp_path)
+        other.load_lora(str(tmp_path))
     with pytest.raises(ConfigError, match=r"no pytorch_lora_weights\.safetensors here"):
         other.load_lora(tmp_path / "nowhere")
 

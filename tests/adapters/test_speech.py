@@ -170,7 +170,7 @@ def test_a_lora_has_a_folder_of_its_own(codec: SpeechCodec, tmp_path: Path) -> N
         if parameter.requires_grad:
             parameter.data.fill_(0.5)
     trained.save_lora(tmp_path)
-    base.load_lora(tmp_path)
+    base.load_lora(str(tmp_path))
     conditioning = base.generator.condition(["go"])
     tokens = torch.tensor([[[1], [2]]])
     assert_close(base.generator.logits(tokens, conditioning), trained.generator.logits(tokens, conditioning))

@@ -17,7 +17,8 @@ import torch
 from mmalign.errors import DataError
 from mmalign.evaluation.pairs import spread
 from mmalign.evaluation.report import write_report
-from mmalign.evaluation.run_folder import SamplePair
+from mmalign.evaluation.run_folder import SamplePair, read_run
+from mmalign.evaluation.usage import loading_code
 from mmalign.media import Audio, Image, Scene3D, Video, turntable
 from tests.evaluation.conftest import PROMPTS, SUMMARY, MakeRun
 
@@ -141,6 +142,22 @@ def test_the_same_folder_gives_the_same_bytes(make_run: MakeRun) -> None:
     first = write_report(folder).read_bytes()
     assert write_report(folder).read_bytes() == first
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "by"),
+    [("StableAudioPipeline", "adapter.load_lora("), ("AudioLDM2Pipeline", "adapter.load_lora(")]
+    + [(name, "pipeline.load_lora_weights(") for name in ("FluxPipeline", "OfSomebodysOwn")],
+)
+def test_a_lora_is_loaded_as_its_pipeline_can(pipeline: str, by: str, make_run: MakeRun) -> None:
+    folder = make_run(pipeline=pipeline)
+    code = loading_code(read_run(folder))
+    assert code is not None
+    compile(code, "report", "exec")
+    assert f'{by}"lora")' in code
+    if by.startswith("adapter"):
+        assert f"prompt = {json.dumps(PROMPTS[0])}" in code
+        assert "generate([prompt], seeds=[1000], steps=16, guidance=3.0)[0]" in code
 
 
 def test_loading_code_is_python_with_the_samples_own_options(make_run: MakeRun) -> None:

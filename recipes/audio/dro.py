@@ -10,10 +10,10 @@ recipe = Recipe(
     heldout_reward="tones-truth",
     prompts="embedded/tones-train",
     heldout_prompts="embedded/tones-heldout",
-    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=300, group_size=4)),
+    method=DROConfig(rollout_steps=16, own=OwnDemonstrations(prompts=400, group_size=8)),
     train=TrainConfig(
-        steps=150, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=24
+        steps=400, batch_size=16, micro_batch_size=16, learning_rate=2e-3, lora_rank=16, checkpoint_every=24
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
-    evaluation=EvaluationConfig(n=512, every=50, glance=48),
+    evaluation=EvaluationConfig(n=512, every=50, glance=128),
 )

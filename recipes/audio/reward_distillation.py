@@ -1,7 +1,4 @@
-"""Distil the embedded tones diffusion to half its steps while a small CLAP is rewarded.
-
-With a quarter of them the gaps between sounds fill with what is left of the noise.
-"""
+"""Distil the embedded tones diffusion to 3 steps while a small CLAP is rewarded."""
 
 from mmalign.methods.configs import OwnSamples, RewardDistillationConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
@@ -14,10 +11,10 @@ recipe = Recipe(
     prompts="embedded/tones-train",
     heldout_prompts="embedded/tones-heldout",
     method=RewardDistillationConfig(
-        rollout_steps=16, student_steps=8, reward_weight=0.5, own=OwnSamples(prompts=400, group_size=2)
+        rollout_steps=16, student_steps=3, reward_weight=0.3, own=OwnSamples(prompts=400, group_size=2)
     ),
     train=TrainConfig(
-        steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=16, checkpoint_every=25
+        steps=500, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=16, checkpoint_every=25
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
     evaluation=EvaluationConfig(n=512, every=0, glance=48),

@@ -12,8 +12,8 @@ recipe = Recipe(
     heldout_prompts="embedded/tones-heldout",
     method=NFTConfig(group_size=8, rollout_steps=10),
     train=TrainConfig(
-        steps=60, batch_size=64, micro_batch_size=64, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
+        steps=160, batch_size=64, micro_batch_size=64, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
-    evaluation=EvaluationConfig(n=512, every=20, glance=48),
+    evaluation=EvaluationConfig(n=512, every=20, glance=128),
 )

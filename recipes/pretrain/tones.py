@@ -383,7 +383,12 @@ def train(
         text = torch.cat([embedded[[row[t] for t in texts]], durations], 1) * kept[:, None, None].to(embedded)
         clean = latents[rows]
         gaussian = torch.randn(clean.shape, generator=random).to(clean)
-        sigma = (0.8 + 1.4 * torch.randn(len(rows), generator=random)).exp().clamp(TRAINED_MIN, SIGMA_MAX).to(clean)
+        sigma = (
+            (0.8 + 1.4 * torch.randn(len(rows), generator=random))
+            .exp()
+            .clamp(TRAINED_MIN, SIGMA_MAX)
+            .to(clean)
+        )
         alpha = (1 + sigma.square()).rsqrt()[:, None, None]
         share = sigma[:, None, None] * alpha
         velocity = transformer(

@@ -1,4 +1,4 @@
-"""Distil the embedded video generator to 4 steps while a small video CLIP is rewarded."""
+"""Distil the embedded video generator to 3 steps while a small video CLIP is rewarded."""
 
 from mmalign.methods.configs import OwnSamples, RewardDistillationConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
@@ -11,7 +11,7 @@ recipe = Recipe(
     prompts="embedded/moving-shapes-train",
     heldout_prompts="embedded/moving-shapes-heldout",
     method=RewardDistillationConfig(
-        rollout_steps=16, student_steps=4, reward_weight=0.05, own=OwnSamples(prompts=400, group_size=2)
+        rollout_steps=16, student_steps=3, reward_weight=0.05, own=OwnSamples(prompts=400, group_size=2)
     ),
     train=TrainConfig(
         steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=32, checkpoint_every=25

@@ -75,8 +75,8 @@ def _loads_lora(summary: Mapping[str, Any]) -> bool:
 def _by_adapter(run: Run, model: str, lora: str) -> str:
     """Load by mmalign what a pipeline cannot load itself, and draw the run's first sample again."""
     row = run.after[0] if run.after else {}
-    after = (run.summary.get("sampling") or {}).get("after") or {}
-    options = {name: after[name] for name in after if name != "sampler" and after[name] is not None}
+    ours = {theirs: name for name, theirs in _PIPELINE_NAMES.items()}
+    options = {ours.get(name, name): value for name, value in _options(run.summary, row).items()}
     said = "".join(f", {name}={_literal(value)}" for name, value in options.items())
     suffix = {"image": "png", "video": "mp4", "audio": "wav"}.get(str(run.summary.get("modality")), "glb")
     return "\n".join(

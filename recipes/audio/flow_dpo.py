@@ -13,10 +13,10 @@ recipe = Recipe(
     heldout_reward="tones-truth",
     prompts="embedded/tones-train",
     heldout_prompts="embedded/tones-heldout",
-    method=DiffusionDPOConfig(beta=20.0, own=OwnPairs(prompts=400, group_size=4, pairs_per_prompt=2)),
+    method=DiffusionDPOConfig(beta=60.0, own=OwnPairs(prompts=400, group_size=4, pairs_per_prompt=2)),
     train=TrainConfig(
-        steps=200, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=25
+        steps=300, batch_size=16, micro_batch_size=16, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
-    evaluation=EvaluationConfig(n=512, every=50, glance=48),
+    evaluation=EvaluationConfig(n=512, every=50, glance=128),
 )

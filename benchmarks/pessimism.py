@@ -48,7 +48,11 @@ SHORT = {
         *("--method.own.prompts", "100", "--method.own.group-size", "8", "--method.temperature", "0.2"),
         *("--train.steps", "100", "--evaluation.n", "128", "--evaluation.every", "100"),
         *("--train.checkpoint-every", "100", "--sampling.steps", "8"),
-    )
+    ),
+    "image/nft": (
+        *("--train.steps", "40", "--train.checkpoint-every", "40", "--sampling.steps", "8"),
+        *("--evaluation.n", "256", "--evaluation.every", "0"),
+    ),
 }
 """What makes a recipe short enough for nine runs."""
 

@@ -51,7 +51,7 @@ def draw_curves(
             if 0 < curve.peak <= curve.grid[-1]:
                 axes.axvline(curve.peak, color=colour, linestyle=":", linewidth=1.4)
                 axes.annotate(
-                    "peak", (curve.peak, 1.0), xycoords=("data", "axes fraction"), xytext=(3, -12),
+                    "peak", (curve.peak, 0.0), xycoords=("data", "axes fraction"), xytext=(3, 5),
                     textcoords="offset points", color=colour, fontsize=9,
                 )  # fmt: skip
         tops = np.where(np.isnan(proxy.high), proxy.reward, proxy.high)  # above the interval, not across it

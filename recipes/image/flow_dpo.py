@@ -14,10 +14,10 @@ recipe = Recipe(
     heldout_reward="shapes-truth",
     prompts="embedded/shapes-train",
     heldout_prompts="embedded/shapes-heldout",
-    method=FlowDPOConfig(beta=100.0, own=OwnPairs(prompts=400, group_size=4, pairs_per_prompt=2)),
+    method=FlowDPOConfig(beta=100.0, own=OwnPairs(prompts=600, group_size=4, pairs_per_prompt=2)),
     train=TrainConfig(
-        steps=250, batch_size=16, micro_batch_size=16, learning_rate=2e-3, lora_rank=16, checkpoint_every=25
+        steps=400, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=25
     ),
     sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
-    evaluation=EvaluationConfig(n=512, every=50, glance=48),
+    evaluation=EvaluationConfig(n=512, every=50, glance=128),
 )

@@ -78,7 +78,8 @@ def _by_adapter(run: Run, model: str, lora: str) -> str:
     ours = {theirs: name for name, theirs in _PIPELINE_NAMES.items()}
     options = {ours.get(name, name): value for name, value in _options(run.summary, row).items()}
     said = "".join(f", {name}={_literal(value)}" for name, value in options.items())
-    suffix = {"image": "png", "video": "mp4", "audio": "wav"}.get(str(run.summary.get("modality")), "glb")
+    suffixes = {"image": "png", "video": "mp4", "audio": "wav", "scene3d": "views.png"}
+    suffix = suffixes[str(run.summary.get("modality", "image"))]
     return "\n".join(
         [
             "import mmalign",

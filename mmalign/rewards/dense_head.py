@@ -103,7 +103,8 @@ class DenseHead(nn.Module):
         self.patch_in, self.word_in = _entrance(patch_width, width), _entrance(word_width, width)
         places = get_2d_sincos_pos_embed(width, grid, output_type="pt").float()
         self.patch_places: Tensor
-        self.register_buffer("patch_places", places, persistent=False)
+        # Saved too: a head from before it had places, or of another grid, is then refused and not misread.
+        self.register_buffer("patch_places", places)
         self.blocks = nn.ModuleList([_Block(width, heads) for _ in range(options.layers)])
         self.word_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
         self.patch_block = _Block(width, heads) if options.regions else None

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 import torch
 
+from mmalign import load_adapter
 from mmalign.errors import DataError
 from mmalign.evaluation.pairs import spread
 from mmalign.evaluation.report import write_report
@@ -158,6 +159,31 @@ def test_a_lora_is_loaded_as_its_pipeline_can(pipeline: str, by: str, make_run: 
     if by.startswith("adapter"):
         assert f"prompt = {json.dumps(PROMPTS[0])}" in code
         assert "generate([prompt], seeds=[1000], steps=16, guidance=3.0)[0]" in code
+
+
+def test_views_are_saved_as_what_they_are(make_run: MakeRun) -> None:
+    code = loading_code(read_run(make_run(pipeline="PixArtSigmaPipeline", modality="scene3d")))
+    assert code is not None
+    assert code.endswith('sample.save("sample.views.png")')
+
+
+def test_what_mmalign_loads_draws_the_runs_sample_again(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(pipeline="StableAudioPipeline", model="embedded/tones", modality="audio")
+    adapter = load_adapter("embedded/tones")
+    adapter.generator.attach_lora(rank=2)
+    for name, parameter in adapter.generator.policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, 0.1)
+    adapter.save_lora(folder / "lora")
+    wanted = adapter.generate([PROMPTS[0]], seeds=[1_000], steps=16, guidance=3.0)[0]
+    code = loading_code(read_run(folder))
+    assert code is not None
+    monkeypatch.chdir(folder)
+    exec(code, {})
+    drawn = Audio.load(folder / "sample.wav")
+    torch.testing.assert_close(drawn.waveform, wanted.waveform, rtol=0, atol=1e-4)
 
 
 def test_loading_code_is_python_with_the_samples_own_options(make_run: MakeRun) -> None:

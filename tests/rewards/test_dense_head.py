@@ -1,5 +1,6 @@
 """Heads on patches and words, the CLIP features below them, and what is trained of a CLIP."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mmalign.rewards.clip_tuning import make_trainable, take_tuned, update_targe
 from mmalign.rewards.dense import load_dense_backbone, whole_map, word_rewards
 from mmalign.rewards.dense_head import DenseHead, DenseHeadOptions
 from mmalign.rewards.preprocessing import Preprocessing
+from mmalign.rewards.weights import fill
 
 B, P, W, DP, DW = 2, 5, 4, 6, 3
 TEXTS = ["a small red circle on the left", "one blue star, large, at the top"]
@@ -74,6 +76,13 @@ def test_places_count_and_not_the_order_of_the_rest() -> None:
         assert not torch.allclose(turned[1].sort().values, wrong.sort().values, atol=1e-4)
     with pytest.raises(ShapeError, match=rf"\[B, {P}, D\]"):
         head(patches[:, 1:], words, mask)
+
+
+def test_a_head_from_before_it_had_places_is_refused() -> None:
+    state = small_head(regions=True).state_dict()
+    del state["patch_places"]
+    with pytest.raises(ConfigError, match="patch_places"):
+        fill(small_head(regions=True), state, origin=Path("head.safetensors"))
 
 
 def test_a_prompt_without_words_is_finite_and_a_token_head_has_no_map() -> None:

@@ -39,7 +39,7 @@ class Stage:
 
 @contextmanager
 def stage(name: str, total: int, *, done: int = 0) -> Iterator[Stage]:
-    """A bar for one stage; on a terminal it moves, in a log it is one line at the end."""
+    """A bar for one stage; on a terminal it moves, in a log it is one line at the end; of nothing there is no bar."""
     columns = (
         TextColumn("{task.description:<26}"),
         BarColumn(bar_width=16),
@@ -50,4 +50,6 @@ def stage(name: str, total: int, *, done: int = 0) -> Iterator[Stage]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield Stage(progress, progress.add_task(name, total=total, completed=done, note=""))
+        yield Stage(
+            progress, progress.add_task(name, total=total, completed=done, note="", visible=total > 0)
+        )

@@ -1,26 +1,50 @@
 """Several processes as one: who does what, and that all of them hold the same weights. The transport is accelerate's.
 
-Nothing but tensors travels between processes; no object is pickled.
+Nothing but tensors travels between processes; no object is pickled. On the CPU they meet by gloo.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from mmalign.errors import MmalignError
+from mmalign.errors import ConfigError, MmalignError
+from mmalign.launching import SEVERAL, launched
+from mmalign.peers import Peers
 
 LONGEST_TEXT = 4096
+PATIENCE = timedelta(days=7)
+"""How long one call between processes may wait: one of them may be asking people for labels meanwhile. That another is
+gone is noticed by its beats, not by this."""
 
 
 class Processes:
-    """This process among ``count``; with one process everything here does nothing."""
+    """This process among ``count``; with one process everything here does nothing.
+
+    Raises:
+        ConfigError: the launcher started another number of processes than have met.
+    """
+
+    _peers: Peers | None = None
+    """One for all objects of this class."""
 
     def __init__(self) -> None:
-        self._state = PartialState()
+        several = launched()
+        self._state = PartialState(cpu=several > 1 and _on_cpu(), timeout=PATIENCE)
         self.rank: int = self._state.process_index
         self.count: int = self._state.num_processes
+        if self.count != several:
+            raise ConfigError(
+                f"the launcher started {several} processes, and this one has met {self.count - 1} others; each would "
+                f"take itself for the whole run. Start them with: {SEVERAL}"
+            )
+        if self.count > 1 and Processes._peers is None:
+            store = torch.distributed.distributed_c10d._get_default_store()
+            Processes._peers = Peers(self.rank, self.count, store)
 
     @property
     def main(self) -> bool:
@@ -28,8 +52,29 @@ class Processes:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all are here."""
-        self._state.wait_for_everyone()
+        """Until all are here.
+
+        Raises:
+            LostProcessError: one of them is gone.
+        """
+        with self._together():
+            self._state.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Until all are done; after that each may leave when it likes."""
+        self.wait()
+        if Processes._peers is not None:
+            Processes._peers.stop()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """A call between processes, which fails where one of them is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            if Processes._peers is None:
+                raise
+            raise Processes._peers.broken(error) from None
 
     def share(self, total: int) -> range:
         """The rows of this process: contiguous shares, whose sizes differ by one at most.
@@ -43,12 +88,23 @@ class Processes:
         return range(total * rank // self.count, total * (rank + 1) // self.count)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes, on each of them."""
+        """The sum over processes, on each of them.
+
+        Raises:
+            LostProcessError: one of them is gone.
+        """
         if self.count == 1:
             return values
         total = values.detach().to(self._state.device, copy=True)
-        torch.distributed.all_reduce(total)
+        with self._together():
+            torch.distributed.all_reduce(total)
         return total.to(values.device)
+
+    def largest(self, value: int) -> int:
+        """The largest value of any process, on each of them; of one process its own, without waiting for a device."""
+        if self.count == 1:
+            return value
+        return int(self.gather(torch.tensor([value]), total=self.count).max())
 
     def gather(self, values: Tensor, *, total: int) -> Tensor:
         """Rows of all processes in order, on each of them, from the rows that ``share(total)`` gave this one."""
@@ -96,3 +152,11 @@ class Processes:
                 f"step {step}: the processes hold different weights (checksums {checksums.tolist()}); the run cannot "
                 "be trusted. Go on from the last checkpoint with --resume, and report it if it happens again"
             )
+
+
+def _on_cpu() -> bool:
+    """Whether several processes meet on the CPU: so it was asked for, or there is nothing else to meet on."""
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1"):
+        return True
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is None or device.type == "mps"

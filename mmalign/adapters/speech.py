@@ -10,12 +10,13 @@ from torch import Tensor
 
 from mmalign.adapters.speech_codec import SpeechCodec
 from mmalign.errors import ConfigError
-from mmalign.files import whole_file
+from mmalign.files import whole_folder
 from mmalign.generators.conditioning import Conditioning
 from mmalign.generators.token_causal import CausalTokens
 from mmalign.generators.token_layouts import IGNORED, stack_tokens
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import Modality, Speech
+from mmalign.weights import check_finite
 
 SETTINGS_NAME, CODEC_FOLDER = "speech.json", "codec"
 
@@ -169,11 +170,12 @@ class SpeechAdapter:
                 "the model has a LoRA: save_lora writes that, and save belongs to the model without it"
             )
         folder = Path(folder)
-        self.generator.model.save_pretrained(folder)
-        self.generator.tokenizer.save_pretrained(folder)
-        self.codec.save(folder / CODEC_FOLDER)
-        with whole_file(folder / SETTINGS_NAME) as unfinished:
-            unfinished.write_text(json.dumps(self._settings, indent=2) + "\n")
+        check_finite(self.generator.model.state_dict(), folder)
+        with whole_folder(folder, last=SETTINGS_NAME) as unfinished:
+            self.generator.model.save_pretrained(unfinished)
+            self.generator.tokenizer.save_pretrained(unfinished)
+            self.codec.save(unfinished / CODEC_FOLDER)
+            (unfinished / SETTINGS_NAME).write_text(json.dumps(self._settings, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path, *, device: str, dtype: Any, **changes: Any) -> "SpeechAdapter":

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.files import whole_file
 from mmalign.media import Audio
+from mmalign.weights import write_weights
 
 SETTINGS_NAME, WEIGHTS_NAME = "codec.json", "codec.safetensors"
 QUIETEST = 1e-5
@@ -150,11 +151,9 @@ class SpeechCodec:
 
     def save(self, folder: Path) -> None:
         """Write ``codec.json`` and ``codec.safetensors``."""
-        folder.mkdir(parents=True, exist_ok=True)
         with whole_file(folder / SETTINGS_NAME) as unfinished:
             unfinished.write_text(json.dumps(asdict(self.settings), indent=2) + "\n")
-        with whole_file(folder / WEIGHTS_NAME) as unfinished:
-            save_file({"centroids": self.centroids.contiguous()}, unfinished)
+        write_weights(folder / WEIGHTS_NAME, {"centroids": self.centroids})
 
     @classmethod
     def load(cls, folder: Path) -> "SpeechCodec":

@@ -8,6 +8,8 @@ from pathlib import Path
 import tyro
 
 from mmalign.errors import ConfigError
+from mmalign.locks import LockedError
+from mmalign.stopping import exit_status
 from mmalign.training.recipe import Recipe, load_recipe, recipe_files
 
 HELP = """usage: mmalign align RECIPE [--train.steps 200 ...] [--out DIR] [--dry-run]
@@ -54,9 +56,12 @@ def run(recipe: Recipe, folder: Path | None = None) -> int:
         folder = Path(processes.tell(str(new)))
     try:
         align(recipe, folder)
-    except KeyboardInterrupt:
-        print(f"stopped; go on with: mmalign align --resume {folder}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        if processes.main:
+            print(f"stopped; go on with: mmalign align --resume {folder}", file=sys.stderr)
+        return exit_status(stopped)
+    except LockedError:
+        raise  # what lies in the folder is another's
     except Exception:
         if not resumed and processes.main and folder.is_dir() and not any(folder.rglob("metadata.jsonl")):
             import shutil

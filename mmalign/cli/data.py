@@ -110,15 +110,17 @@ def convert_table(command: ConvertCommand) -> int:
     from rich.console import Console
 
     from mmalign.data.convert import convert
+    from mmalign.locks import locked_output
 
-    found = convert(
-        command.file,
-        command.layout,
-        command.out,
-        aspect=command.aspect,
-        split=command.split,
-        samples=command.samples,
-    )
+    with locked_output(command.out):
+        found = convert(
+            command.file,
+            command.layout,
+            command.out,
+            aspect=command.aspect,
+            split=command.split,
+            samples=command.samples,
+        )
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     for error in found.rejected[:SHOWN]:
         say(str(error), markup=False)

@@ -39,11 +39,12 @@ def main(arguments: Sequence[str]) -> int:
     from mmalign.cli.align import _quiet
 
     _quiet()
+    from mmalign.locks import locked_output
     from mmalign.training.exporting import export
 
-    made = export(
-        command.run, command.to, command.out or command.run / f"export-{command.to}", samples=command.samples
-    )
+    out = command.out or command.run / f"export-{command.to}"
+    with locked_output(out):
+        made = export(command.run, command.to, out, samples=command.samples)
     if made.samples:
         print(
             f"{made.samples} samples drawn again without mmalign: largest difference {255 * made.largest:.3f}/255",

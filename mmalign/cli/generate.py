@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,12 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 from mmalign.errors import ConfigError
+from mmalign.files import whole_file
+from mmalign.locks import NAME as LOCK
+from mmalign.locks import locked_folder
+
+ASKED = ".asked.json"
+"""In a folder that is unfinished: what it is to hold, prompts and all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +27,8 @@ class GenerateCommand:
     """Embedded name, folder or hub id."""
     out: Path
     """A new folder."""
+    resume: bool = False
+    """Go on in the folder of this same command, which was stopped; what is whole there stays."""
     prompt: str | None = None
     """One prompt."""
     prompts: str | None = None
@@ -76,13 +85,78 @@ class GenerateCommand:
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign generate``; the folder is the last line of standard output."""
     command = tyro.cli(GenerateCommand, prog="mmalign generate", args=arguments)
-    if command.out.exists() and (not command.out.is_dir() or any(command.out.iterdir())):
+    _check_folder(command)
+    from mmalign.processes import Processes
+
+    processes = Processes()
+    try:
+        with locked_folder(command.out) if processes.main else nullcontext():
+            _draw(command)
+            processes.finish()
+    except KeyboardInterrupt:
+        if processes.main:
+            print(
+                f"what is whole in {command.out} stays; the same command with --resume goes on",
+                file=sys.stderr,
+            )
+        raise
+    if processes.main:
+        print(command.out, file=sys.stdout)
+    return 0
+
+
+def _check_folder(command: GenerateCommand) -> None:
+    """Refuse a folder that holds something else, or nothing to go on with."""
+    begun, there = (command.out / ASKED).is_file(), command.out.exists()
+    if command.resume and not begun:
+        raise ConfigError(f"--resume: {command.out} holds nothing unfinished; leave it out")
+    if begun and not command.resume:
+        raise ConfigError(f"{command.out} is unfinished; go on with --resume, or give another --out")
+    if (
+        there
+        and not begun
+        and (not command.out.is_dir() or any(p.name != LOCK for p in command.out.iterdir()))
+    ):
         raise ConfigError(f"{command.out} exists already; give another --out")
+
+
+def _asked(command: GenerateCommand, prompts: Sequence[str]) -> None:
+    """Write what is asked for before anything is drawn, prompts and all; or see that it is the same as before.
+
+    Raises:
+        ConfigError: it is not, with what differs.
+    """
+    import json
+
+    options = {name: getattr(command, name) for name in command.__slots__ if name not in ("out", "resume")}
+    asked = json.loads(json.dumps({**options, "prompts": list(prompts)}, default=str))
+    path = command.out / ASKED
+    if not command.resume:
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(asked, ensure_ascii=False, indent=1), encoding="utf-8")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(name for name in asked if before[name] != asked[name])
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path}: damaged; what was asked for is not known, so give another --out"
+        ) from None
+    if differing:
+        said = ", ".join(name.replace("_", "-") for name in differing)
+        raise ConfigError(
+            f"--resume: {command.out} was begun with other {said}; repeat that, or give another --out"
+        )
+
+
+def _draw(command: GenerateCommand) -> None:
     from mmalign.data.prompts import read_prompts
 
     texts = [command.prompt] if command.prompt is not None else read_prompts(str(command.prompts))
     from mmalign.adapters.loading import load_adapter
     from mmalign.generators.denoising import DenoisingGenerator
+    from mmalign.processes import Processes
+    from mmalign.training.kept_samples import SUMS
     from mmalign.training.recipe import SamplingConfig
     from mmalign.training.samples import write_samples
 
@@ -127,6 +201,9 @@ def main(arguments: Sequence[str]) -> int:
             scales=command.guide_scales,
             batch_size=command.batch_size,
         )
+    if Processes().main:
+        _asked(command, prompts)
     write_samples(adapter, command.out, prompts, seeds, sampling, title="samples", draw=draw)
-    print(command.out, file=sys.stdout)
-    return 0
+    if Processes().main:
+        for name in (SUMS, ASKED):
+            (command.out / name).unlink()

@@ -1,10 +1,14 @@
 """The ``mmalign`` command: finds the subcommand, imports only that, and turns our errors into one sentence."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from mmalign.errors import MmalignError, UnknownNameError
+from mmalign.files import WAYS_OUT, disk_fault
+from mmalign.launching import check_alone
+from mmalign.stopping import exit_status, stoppable
 
 COMMANDS = {
     "align": "run a recipe: align a generator with a reward or with preferences",
@@ -26,6 +30,9 @@ COMMANDS = {
 }
 """Each is ``main(arguments) -> exit status`` in ``mmalign.cli.<name>``."""
 
+SHARED = ("align", "env", "generate", "recipes", "rewards")
+"""What several processes do as one, or what does nothing; the rest is refused where a launcher started several."""
+
 
 def usage() -> str:
     """What ``mmalign --help`` prints."""
@@ -44,7 +51,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return the exit status: 2 for a mistake of the user, 130 for Ctrl-C."""
+    """Run a subcommand and return the exit status: 2 for a mistake of the user, 128 + n where signal n ended it."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -58,14 +65,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise UnknownNameError("command", name, COMMANDS)
-        status: int = importlib.import_module(f"mmalign.cli.{name}").main(rest)
+        if name not in SHARED:
+            check_alone(name)
+        with stoppable():
+            status: int = importlib.import_module(f"mmalign.cli.{name}").main(rest)
         return status
     except MmalignError as error:
         print(f"mmalign: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("mmalign: stopped", file=sys.stderr)
-        return 130
+        return exit_status(stopped)
+    except BrokenPipeError:  # whoever read standard output has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        number = disk_fault(error)
+        if number is None:
+            raise
+        print(f"mmalign: {error.filename or 'the output'}: {WAYS_OUT[number]}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

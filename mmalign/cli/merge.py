@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"{command.out} exists already; give another --out")
     from mmalign.generators import merging
     from mmalign.generators.lora_files import read_lora, write_lora
+    from mmalign.locks import locked_output
 
     found = [read_lora(run / "lora" if (run / "lora").is_dir() else run) for run in command.runs]
     prefixes = {prefix for prefix, _ in found}
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         merged = merging.slerp(updates)
     else:
         merged = merging.linear(updates, command.weights or [1 / len(updates)] * len(updates))
-    write_lora(command.out, prefixes.pop(), merging.towards_start(merged, share=command.share))
+    with locked_output(command.out):
+        write_lora(command.out, prefixes.pop(), merging.towards_start(merged, share=command.share))
     print(command.out, file=sys.stdout)
     return 0

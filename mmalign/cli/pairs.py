@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from mmalign.errors import ConfigError
+from mmalign.locks import locked_output
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str]) -> int:
         from mmalign.cli import pairs_select
 
         return pairs_select.main(arguments)
-    return run(tyro.cli(PairsCommand, prog="mmalign pairs", args=arguments))
+    command = tyro.cli(PairsCommand, prog="mmalign pairs", args=arguments)
+    with locked_output(command.out):
+        return run(command)
 
 
 def run(command: PairsCommand) -> int:

@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from mmalign.errors import ConfigError
+from mmalign.locks import locked_output
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +131,8 @@ def main(arguments: Sequence[str]) -> int:
     # --select stands before --help, and takes a number.
     asked = ["--help"] if {"-h", "--help"} & set(arguments) else arguments
     command = tyro.cli(SelectCommand, prog="mmalign pairs", args=asked)
-    return ask(command) if command.strategy else route(command)
+    with locked_output(command.out):
+        return ask(command) if command.strategy else route(command)
 
 
 def ask(command: SelectCommand) -> int:

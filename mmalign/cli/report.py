@@ -1,7 +1,6 @@
 """``mmalign report``: the page of a run, written anew, or followed while the run is made."""
 
 import secrets
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +56,6 @@ def serve(command: ReportCommand) -> int:
     live_page(command.run)  # a folder without a run is said before anything listens
     token = chosen_token(command.token) or secrets.token_urlsafe(24)
     server = LiveServer(command.run, host=command.host, port=command.port, token=token)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("Ctrl-C ends it", file=sys.stderr)
     print(server.url, flush=True)
     try:

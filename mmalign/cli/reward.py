@@ -1,10 +1,12 @@
 """``mmalign reward``: train a reward, adapt it to a person, judge it, or see how far it can be pushed."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, UseAppendAction
@@ -12,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction
 from mmalign.cli.reward_overoptimise import OveroptimiseCommand, overoptimise
 from mmalign.cli.reward_train import AdaptCommand, TrainCommand, adapt, train
 from mmalign.errors import ConfigError, UnknownNameError
+from mmalign.locks import locked_output
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,17 +64,23 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 0 if arguments else 2
     name, *rest = arguments
-    actions: dict[str, Callable[[list[str]], int]] = {
-        "adapt": lambda a: adapt(tyro.cli(AdaptCommand, prog="mmalign reward adapt", args=a)),
-        "evaluate": lambda a: evaluate(tyro.cli(EvaluateCommand, prog="mmalign reward evaluate", args=a)),
-        "overoptimise": lambda a: overoptimise(
-            tyro.cli(OveroptimiseCommand, prog="mmalign reward overoptimise", args=a)
-        ),
-        "train": lambda a: train(tyro.cli(TrainCommand, prog="mmalign reward train", args=a)),
+    actions: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
+        "adapt": (AdaptCommand, adapt),
+        "evaluate": (EvaluateCommand, evaluate),
+        "overoptimise": (OveroptimiseCommand, overoptimise),
+        "train": (TrainCommand, train),
     }
     if name not in actions:
         raise UnknownNameError("action of mmalign reward", name, actions)
-    return actions[name](rest)
+    kind, act = actions[name]
+    command = tyro.cli(kind, prog=f"mmalign reward {name}", args=rest)
+    with nullcontext() if command.out is None else locked_output(command.out):
+        try:
+            return act(command)
+        except KeyboardInterrupt:
+            if name == "train":
+                print("vectors of media so far are kept; the same command goes on with them", file=sys.stderr)
+            raise
 
 
 def evaluate(command: EvaluateCommand) -> int:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +16,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from mmalign.data.writers import TableFormat
 from mmalign.errors import ConfigError
+from mmalign.locks import locked_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,7 +120,9 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         MmalignError: wrong usage; nothing was written.
     """
-    return run(tyro.cli(ScoreCommand, prog="mmalign score", args=arguments))
+    command = tyro.cli(ScoreCommand, prog="mmalign score", args=arguments)
+    with nullcontext() if command.out is None else locked_output(command.out):
+        return run(command)
 
 
 def run(command: ScoreCommand) -> int:

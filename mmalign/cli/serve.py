@@ -1,7 +1,6 @@
 """``mmalign serve``: a reward over HTTP."""
 
 import secrets
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +95,6 @@ def run(command: ServeCommand) -> int:
     if command.given_token is None:
         console.print(f"token: {token}", markup=False)
     console.print(f"{reward.card.name} is served; Ctrl-C ends it", markup=False)
-    # Ctrl-C does not reach what a shell started in the background; SIGTERM is what supervisors send.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(server.url, flush=True)
     try:
         server.serve_forever()

@@ -10,6 +10,7 @@ A line that a crash cut off stays where it is, is reported, and counts for nothi
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -18,6 +19,8 @@ from mmalign.data.label_choices import LARGEST_SCALE, checked_choice
 from mmalign.data.label_items import MODES
 from mmalign.data.writers import json_line
 from mmalign.errors import ConfigError, DataError
+from mmalign.files import sync, writing
+from mmalign.locks import locked_output
 
 Row = dict[str, Any]
 VERSION = 1
@@ -146,22 +149,23 @@ class LabelLog:
 
     def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
         self.path, self._torn = path, False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("ab")
+        self._alone = ExitStack()
+        self._alone.enter_context(locked_output(path))
         try:
-            _lock(self._file, path)
+            with writing(path):
+                self._file: BinaryIO = self._alone.enter_context(path.open("ab"))
             header = json_line({"labels": VERSION, **asked})
             if header.encode()[:-1].startswith(path.read_bytes()):
                 self._file.truncate(0)  # cut off in its first line, or empty: it holds no choice
             if path.stat().st_size == 0:
                 self._append(header)
-                _sync_folder(path.parent)
+                sync(path.parent)
             self.found = read_labels(path)
             _check_header(self.found.header, json.loads(header), path)
             if not self.found.whole:
                 self._append("\n")
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -182,37 +186,13 @@ class LabelLog:
 
     def close(self) -> None:
         """Let another process have the file."""
-        self._file.close()
+        self._alone.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing keeps a second server from the same file there
-        return
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ConfigError(
-            f"{path} is being written by another mmalign label; stop it, or give another --out"
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name is part of its folder."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _check_header(found: Row, asked: Row, path: Path) -> None:

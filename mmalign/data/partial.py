@@ -1,21 +1,29 @@
 """Rows of a table that is still being written: appended batch by batch, and taken up again after a crash."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from mmalign.data.writers import json_line
 from mmalign.errors import ConfigError
+from mmalign.files import make_folder, whole_file, writing
 
 Row = dict[str, Any]
+VERSION = 2
+SUM = "sha256"
+"""The only field of the line after a batch."""
+SUM_BEGINS = b'{"sha256": "'
 
 
 class PartialRows:
     """A jsonl file of finished rows beside the output that they are for.
 
-    Its first line says what is being written. A batch goes in with one write, so after a crash (``kill -9``, a full
-    disk, a power cut) everything but the last batch can be trusted, and :meth:`resume` keeps the whole batches.
+    Its first line says what is being written. A batch goes in with one write, and a line with the SHA-256 of its rows
+    after it, so that after a crash (``kill -9``, a full disk, a power cut) the batches that are as they were written
+    are kept, up to the first that is not.
 
     Args:
         path: of the partial file.
@@ -42,11 +50,12 @@ class PartialRows:
         resume: bool = False,
     ) -> None:
         self.path, self.count = path, 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._header = (json.dumps({"partial": 1, **meant_for}, sort_keys=True) + "\n").encode()
+        make_folder(path.parent)
+        self._header = (json.dumps({"partial": VERSION, **meant_for}, sort_keys=True) + "\n").encode()
         end = self._resumed(batch_rows, total_rows) if resume and path.exists() else None
         if end is None:
-            path.write_bytes(self._header)
+            with whole_file(path) as unfinished:
+                unfinished.write_bytes(self._header)
             end = len(self._header)
         self._file: BinaryIO = path.open("r+b")
         self._file.truncate(end)
@@ -66,12 +75,15 @@ class PartialRows:
                 raise ConfigError(
                     f"{self.path}: {_difference(header, self._header)}; leave --resume out to begin anew"
                 )
-            end = file.tell()
-            for lines, line in enumerate(file, 1):
-                if not _is_row(line):
+            end, rows = file.tell(), list[bytes]()
+            while line := file.readline():
+                if not line.startswith(SUM_BEGINS) and len(rows) < batch_rows:
+                    rows.append(line)
+                    continue
+                count = self.count + len(rows)
+                if line != _sum(rows) or (count % batch_rows and count != total_rows):
                     break
-                if lines % batch_rows == 0 or lines == total_rows:
-                    end, self.count = file.tell(), lines
+                end, self.count, rows = file.tell(), count, []
         return end
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,9 +91,13 @@ class PartialRows:
 
         Raises:
             ValueError: a number is NaN or infinite, for which JSON has no word.
+            WriteError: the disk is full.
         """
-        self._file.write("".join(map(json_line, rows)).encode())
-        self._file.flush()
+        with writing(self.path):
+            lines = [json_line(row).encode() for row in rows]
+            self._file.write(b"".join([*lines, _sum(lines)]))
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.count += len(rows)
 
     def __iter__(self) -> Iterator[Row]:
@@ -89,7 +105,9 @@ class PartialRows:
         with self.path.open("rb") as file:
             file.readline()
             for line in file:
-                yield json.loads(line)
+                row = json.loads(line)
+                if row.keys() != {SUM}:
+                    yield row
 
     def __enter__(self) -> Self:
         return self
@@ -105,11 +123,9 @@ class PartialRows:
         self.path.unlink(missing_ok=True)
 
 
-def _is_row(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def _sum(rows: Sequence[bytes]) -> bytes:
+    """The line after a batch."""
+    return json_line({SUM: hashlib.sha256(b"".join(rows)).hexdigest()}).encode()
 
 
 def _difference(found: bytes, wanted: bytes) -> str:

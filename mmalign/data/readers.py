@@ -18,6 +18,7 @@ from typing import Any, cast
 from mmalign.data.hub import DatasetOptions, DatasetSample, is_dataset, read_dataset
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import CONTEXT_MEDIA, MEDIA, MEDIA_SUFFIXES, Media, Modality, SampleFile
+from mmalign.unfinished import is_unfinished
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 PARQUET_ROWS = 1_000
@@ -213,7 +214,11 @@ def _text(record: Record, column: str, path: Path, row: int) -> str | None:
 
 
 def _media(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES and p.is_file())
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in MEDIA_SUFFIXES and not is_unfinished(p) and p.is_file()
+    )
 
 
 def _warn_of_unlisted(folder: Path, listed: Sequence[SampleFile]) -> None:

@@ -15,10 +15,11 @@ from peft import (
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmalign.errors import ConfigError
+from mmalign.files import whole_folder
+from mmalign.weights import check_finite, write_weights
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 METADATA = "lora_adapter_metadata"
@@ -27,6 +28,7 @@ ATTENTION_LINEARS = (
     "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "qkv", "proj"
 )  # fmt: skip
 
+PEFT_WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts before the names of a model's own layers."""
 
@@ -202,12 +204,13 @@ def save_peft(denoiser: nn.Module, folder: Path) -> None:
     For ``PeftModel.from_pretrained(denoiser, folder)``, which puts it into the denoiser.
     """
     config: LoraConfig = denoiser.peft_config[adapter_name(denoiser)]  # type: ignore[index]
-    config.save_pretrained(str(folder))
     layers = {
         f"{PEFT_PREFIX}{name}": tensor.detach().cpu().contiguous()
         for name, tensor in lora_state(denoiser).items()
     }
-    save_file(layers, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with whole_folder(folder, last=PEFT_WEIGHTS) as unfinished:
+        config.save_pretrained(str(unfinished))
+        write_weights(unfinished / PEFT_WEIGHTS, layers, {"format": "pt"})
 
 
 def save(pipeline: Any, component: str, folder: Path) -> None:
@@ -217,8 +220,16 @@ def save(pipeline: Any, component: str, folder: Path) -> None:
     """
     denoiser = getattr(pipeline, component)
     layers = {name: tensor.detach().cpu().contiguous() for name, tensor in lora_state(denoiser).items()}
+    check_finite(layers, folder)
     # The metadata carries alpha; without it a loader assumes alpha = rank.
     metadata = denoiser.peft_config["default"].to_dict()
+    with whole_folder(folder, last=WEIGHTS_NAME) as unfinished:
+        _write_layers(pipeline, component, unfinished, layers, metadata)
+
+
+def _write_layers(
+    pipeline: Any, component: str, folder: Path, layers: dict[str, Tensor], metadata: dict[str, Any]
+) -> None:
     if hasattr(pipeline, "save_lora_weights"):
         type(pipeline).save_lora_weights(
             folder, **{f"{component}_lora_layers": layers, f"{component}_lora_adapter_metadata": metadata}

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmalign.errors import ConfigError
-from mmalign.files import whole_file
 from mmalign.generators.lora import METADATA, WEIGHTS_NAME
 from mmalign.generators.merging import Update, read_update
+from mmalign.weights import write_weights
 
 
 def read_lora(folder: Path) -> tuple[str, dict[str, tuple[Tensor, Tensor]]]:
@@ -51,5 +50,4 @@ def write_lora(folder: Path, prefix: str, update: Update) -> None:
         f"{prefix}.lora_alpha": rank,
         f"{prefix}.target_modules": sorted(update),
     }
-    with whole_file(folder / WEIGHTS_NAME) as unfinished:
-        save_file(tensors, unfinished, metadata={"format": "pt", METADATA: json.dumps(metadata)})
+    write_weights(folder / WEIGHTS_NAME, tensors, {"format": "pt", METADATA: json.dumps(metadata)})

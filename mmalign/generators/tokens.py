@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.errors import ConfigError, ShapeError, UnsupportedPipelineError
+from mmalign.files import whole_folder
 from mmalign.generators import lora
 from mmalign.generators.conditioning import Conditioning
 from mmalign.generators.students import shallow_copy
@@ -31,6 +32,7 @@ from mmalign.generators.token_layouts import (
     undelayed,
 )
 from mmalign.sampling.tokens import NEVER, TokenSampler, guided_logits, gumbel_noise
+from mmalign.weights import check_finite
 
 CHECK_TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Largest difference of a load-time check, as a share of the largest logit."""
@@ -132,7 +134,9 @@ class TokenGenerator:
 
     def save_lora(self, folder: Path) -> None:
         """Write a PEFT folder, for plain ``model.load_adapter(folder)``."""
-        self.model.save_pretrained(folder)
+        check_finite({n: p for n, p in self.model.named_parameters() if p.requires_grad}, folder)
+        with whole_folder(folder, last=lora.PEFT_WEIGHTS) as unfinished:
+            self.model.save_pretrained(unfinished)
 
     def load_lora(self, folder: Path) -> None:
         """Load a PEFT folder as the policy.

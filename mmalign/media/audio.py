@@ -123,7 +123,7 @@ class Audio:
             ConfigError: no sound format has this suffix, or it cannot hold this rate or so many channels.
         """
         suffix = check_suffix(path, AUDIO_SUFFIXES, "sound")
-        with whole_file(path) as unfinished:
+        with whole_file(path, durable=False) as unfinished:
             sound_files.write(unfinished, suffix, to_16_bits(self.waveform), self.sample_rate_hz)
 
     @classmethod

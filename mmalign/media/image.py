@@ -50,7 +50,7 @@ class Image:
             ConfigError: no picture format has this suffix.
         """
         check_suffix(path, IMAGE_SUFFIXES, "picture")
-        with whole_file(path) as unfinished:
+        with whole_file(path, durable=False) as unfinished:
             self.to_pil().save(unfinished)
 
     @classmethod

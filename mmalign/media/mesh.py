@@ -62,7 +62,7 @@ class Mesh:
         mesh = _trimesh().Trimesh(_y_up(vertices, suffix), self.faces.cpu().numpy(), process=False)
         if self.colours is not None:
             mesh.visual.vertex_colors = to_8_bits(self.colours).numpy()
-        with whole_file(path) as unfinished:
+        with whole_file(path, durable=False) as unfinished:
             mesh.export(str(unfinished))
 
     @classmethod

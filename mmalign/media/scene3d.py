@@ -164,7 +164,7 @@ def _save_views(path: Path, views: Tensor, cameras: Sequence[Camera]) -> None:
     info = PngInfo()
     said = {"views": count, "columns": columns, "cameras": [asdict(camera) for camera in cameras]}
     info.add_itxt(TEXT_FIELD, json.dumps(said))
-    with whole_file(path) as unfinished:
+    with whole_file(path, durable=False) as unfinished:
         Image(grid).to_pil().save(unfinished, "PNG", pnginfo=info)
 
 

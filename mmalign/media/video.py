@@ -94,7 +94,7 @@ class Video:
         """
         suffix = check_suffix(path, WRITTEN_SUFFIXES, "video")
         frames = to_8_bits(self.frames).permute(0, 2, 3, 1).contiguous().numpy()
-        with whole_file(path) as unfinished:
+        with whole_file(path, durable=False) as unfinished:
             if suffix in (".gif", ".webp"):
                 animations.write(unfinished, suffix, frames, self.fps)
             else:

@@ -1,9 +1,12 @@
 """A whole alignment run: judge the base, gather what to learn from, train, judge again; every stage resumes."""
 
 import resource as process
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mmalign.adapters.loading import load_adapter
 from mmalign.data.prompts import read_prompts
@@ -11,6 +14,7 @@ from mmalign.errors import ConfigError
 from mmalign.evaluation.model_card import write_model_card
 from mmalign.evaluation.report import write_report
 from mmalign.generators.tokens import TokenGenerator
+from mmalign.locks import locked_folder
 from mmalign.methods import load_method
 from mmalign.methods.base import Method, Task
 from mmalign.processes import Processes
@@ -32,7 +36,15 @@ def align(recipe: Recipe, folder: Path) -> Path:
 
     Returns:
         The folder, with everything ARCHITECTURE section 4 names.
+
+    Raises:
+        LockedError: another process is at work in this folder.
     """
+    with locked_folder(folder) if Processes().main else nullcontext():
+        return _align(recipe, folder)
+
+
+def _align(recipe: Recipe, folder: Path) -> Path:
     check_gradient(recipe)
     run, main = RunFolder(folder), Processes().main
     if main:
@@ -69,6 +81,7 @@ def align(recipe: Recipe, folder: Path) -> Path:
         with console.status("writing the report"):
             write_report(run.path)
             write_model_card(run.path)
+    Processes().finish()
     return run.path
 
 
@@ -163,7 +176,7 @@ def summarise(
     stopped_early: str | None = None,
 ) -> dict[str, Any]:
     """What ``summary.json`` holds."""
-    run.keep(adapter.generator.denoiser_passes)
+    run.keep(adapter.generator.denoiser_passes, "summary", 0)
     pipeline = None if isinstance(adapter.generator, TokenGenerator) else adapter.generator.pipeline
 
     def sampler(sampling: SamplingConfig) -> dict[str, Any]:
@@ -188,6 +201,7 @@ def summarise(
         "guards": guards_result(before, after),
         "denoiser_passes": run.denoiser_passes,
         "wall_s": round(run.wall_s, 1),
+        "processes": int(Processes().sum(torch.ones((), dtype=torch.int64))),
         "peak_rss_mb": round(process.getrusage(process.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": versions(),
     }

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmalign.errors import DataError
@@ -32,6 +31,7 @@ from mmalign.training.reward_features import FeatureCache, embed_media
 from mmalign.training.reward_fitting import FitOptions
 from mmalign.training.reward_perturbations import GROUPS, Groups, Perturber
 from mmalign.training.reward_training import FEATURES
+from mmalign.weights import write_weights
 
 UNIT = "nats per word, log of a word's probability over chance"
 MARKED = 0.5
@@ -269,8 +269,7 @@ def write_dense(
     for name, state in ((HEAD, head), (BACKBONE, backbone)):
         if not state:
             continue
-        with whole_file(training.out / name) as unfinished:
-            save_file({key: tensor.cpu().contiguous() for key, tensor in state.items()}, unfinished)
+        write_weights(training.out / name, state)
         digests[name] = hashlib.sha256((training.out / name).read_bytes()).hexdigest()
     found = {"heldout_word_auroc": trained.word_auroc, "heldout_pointing": trained.pointing}
     said = f"wrong words found with AUROC {trained.word_auroc:.3f}"

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from mmalign import weights
 from mmalign.errors import MmalignError
-from mmalign.files import whole_file
 from mmalign.generators.token_layouts import IGNORED
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import MEDIA, Media
@@ -53,17 +52,19 @@ def drawing(adapter: Any, *, keep_latents: bool, **options: Any) -> Draw:
     return latents if keep_latents else media
 
 
-def write_tensors(folder: Path, names: Sequence[str], notes: Sequence[dict[str, Any]]) -> None:
+def write_tensors(folder: Path, names: Sequence[str], notes: Sequence[dict[str, Any]]) -> list[Path]:
     """Move the latents and trajectories among the notes of a batch into a file each, and name it in their place."""
+    written = []
     for field in (LATENTS, TRAJECTORY):
         found = {name: note[field].clone() for name, note in zip(names, notes, strict=True) if field in note}
         if not found:
             continue
         file = f"{field}-{Path(names[0]).name.split('.')[0]}.safetensors"
-        with whole_file(folder / file) as unfinished:
-            save_file(found, unfinished)
+        weights.write_tensors(folder / file, found)
+        written.append(folder / file)
         for note in notes:
             note[field] = file
+    return written
 
 
 def read_drawn(adapter: Any, files: Sequence[Path]) -> dict[Path, Tensor]:
@@ -77,7 +78,7 @@ def read_drawn(adapter: Any, files: Sequence[Path]) -> dict[Path, Tensor]:
         metadata = folder / "metadata.jsonl"
         if not metadata.is_file():
             continue
-        rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").split("\n") if line]
         rows = [row for row in rows if folder / row["file_name"] in wanted]
         made_of = _tokens(folder, rows) if on_tokens else read_tensors(folder, rows, LATENTS)
         if made_of and _makes(adapter, *next(iter(made_of.items()))):

@@ -18,10 +18,12 @@ from mmalign.adapters.loading import load_adapter, model_folder
 from mmalign.errors import ConfigError, DataError, MmalignError
 from mmalign.evaluation.model_card import Exported, write_model_card
 from mmalign.evaluation.run_folder import Run, read_run
+from mmalign.files import whole_folder
 from mmalign.generators import lora
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.training import plain_loading
 from mmalign.training.recipe import load_recipe
+from mmalign.weights import check_finite
 
 Form = Literal["diffusers", "peft", "merged"]
 BAR = 1 / 255
@@ -79,15 +81,16 @@ def export(run_folder: Path, form: Form, out: Path, *, samples: int = 4) -> Expo
     _check_form(form, adapter, on_tokens=on_tokens)
     calls = _calls(run, adapter, on_tokens=on_tokens)[:samples]
     expected = _outputs(adapter, calls, on_tokens=on_tokens)  # before merging, which changes the weights
-    if form == "merged":
-        _write_merged(adapter, out, model=recipe.model)
-    elif form == "diffusers" or on_tokens:
-        shutil.copytree(run.folder / "lora", out, dirs_exist_ok=True)
-    else:
-        lora.save_peft(adapter.generator.policy, out)
     component = None if on_tokens else adapter.generator.component
-    shutil.copy(run.folder / "recipe.yaml", out / "recipe.yaml")
-    write_model_card(run.folder, export=Exported(out, form, component))
+    with whole_folder(out) as unfinished:
+        if form == "merged":
+            _write_merged(adapter, unfinished, model=recipe.model)
+        elif form == "diffusers" or on_tokens:
+            shutil.copytree(run.folder / "lora", unfinished, dirs_exist_ok=True)
+        else:
+            lora.save_peft(adapter.generator.policy, unfinished)
+        shutil.copy(run.folder / "recipe.yaml", unfinished / "recipe.yaml")
+        write_model_card(run.folder, export=Exported(unfinished, form, component))
     largest = float("nan")
     if calls:
         job = {
@@ -126,6 +129,7 @@ def _check_form(form: Form, adapter: Any, *, on_tokens: bool) -> None:
 def _write_merged(adapter: Any, out: Path, *, model: str) -> None:
     """The whole model as its own class writes it, with what stands beside it in the base's folder."""
     adapter.generator.merge_lora()
+    check_finite(adapter.generator.policy.state_dict(), out)
     if isinstance(adapter.generator, TokenGenerator):
         adapter.save(out)
         return

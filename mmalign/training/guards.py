@@ -1,11 +1,13 @@
-"""Guards of a training step: nothing that is not finite is ever applied, and the place of the fault is named."""
+"""Guards of a training step: nothing that is not finite is applied or kept, and the place of the fault is named."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mmalign.errors import NonFiniteError
+from mmalign.weights import first_not_finite
 
 
 def check_loss(loss: Tensor, *, step: int) -> None:
@@ -42,3 +44,29 @@ def clip_gradients(parameters: dict[str, nn.Parameter], max_norm: float, *, step
             "train.learning_rate, or use train.precision fp32"
         )
     return norm
+
+
+def check_weights(
+    parameters: Mapping[str, nn.Parameter],
+    moments: Mapping[str, Tensor],
+    method: Mapping[str, Tensor],
+    *,
+    step: int,
+) -> None:
+    """Stop where a step left weights, the optimiser's moments or the method's state not finite.
+
+    Raises:
+        NonFiniteError: it did; nothing of this step is written, and the last checkpoint stays.
+    """
+    kinds = (
+        ("the weights", parameters),
+        ("the optimiser's moments", moments),
+        ("the method's state", method),
+    )
+    bad = first_not_finite((f"{kind}: {name}", t) for kind, of in kinds for name, t in of.items())
+    if bad is not None:
+        kind, _, name = bad.partition(": ")
+        raise NonFiniteError(
+            f"step {step}: after it {kind} are not finite, first in {name}; nothing of this step was written, and the "
+            "last checkpoint is as it was. Lower train.learning_rate, or use train.precision fp32"
+        )

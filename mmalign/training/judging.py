@@ -64,8 +64,11 @@ class Judge:
         self.prompts = [prompt for prompt in prompts[:count] for _ in range(rounds)][: recipe.evaluation.n]
         self.seeds = [HELDOUT_SEED + i for i in range(len(self.prompts))]
 
-    def side(self, side: str, sampling: SamplingConfig) -> Side:
-        """Draw and measure one side: "before" is the base, every other name the policy as it is."""
+    def side(self, side: str, sampling: SamplingConfig, *, again: bool = True) -> Side:
+        """Draw and measure one side: "before" is the base, every other name the policy as it is.
+
+        For ``again`` see ``write_samples``.
+        """
         samples = draw_samples(
             self.adapter,
             self.run,
@@ -75,6 +78,7 @@ class Judge:
             sampling,
             weights="reference" if side == "before" else "policy",
             title=f"held-out samples, {side}",
+            again=again,
         )
         folder = self.run.samples / side
         score = None if self.heldout is None else score_in_batches(self.heldout, samples)

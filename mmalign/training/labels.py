@@ -17,6 +17,7 @@ from mmalign.methods.base import mixed_generator
 from mmalign.rewards.base import Reward
 from mmalign.rewards.compose import score_in_batches
 from mmalign.rewards.label_routing import route_to_people
+from mmalign.training.kept_samples import json_lines
 
 Choice = Literal["first", "second", "tie"]
 CHOICES: tuple[Choice, ...] = ("tie", "first", "second")
@@ -167,7 +168,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> list[Answer | Non
     Raises:
         DataError: the file answers other questions.
     """
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in json_lines(path)]
     asked = [(question.first.meta["file_name"], question.second.meta["file_name"]) for question in questions]
     if [(row["first"], row["second"]) for row in rows] != asked:
         raise DataError("answers other questions than this round asks", file=path)

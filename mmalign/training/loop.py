@@ -2,10 +2,8 @@
 
 import json
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ from mmalign.files import whole_file
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.methods.base import Method
 from mmalign.processes import Processes
-from mmalign.training.checkpoint import load_checkpoint, save_checkpoint
+from mmalign.stopping import Stopped, held_back
+from mmalign.training.checkpoint import load_checkpoint, moments_of, save_checkpoint
 from mmalign.training.folder import RunFolder
-from mmalign.training.guards import check_loss, clip_gradients
+from mmalign.training.guards import check_loss, check_weights, clip_gradients
 from mmalign.training.progress import console, stage
 from mmalign.training.recipe import TrainConfig
 
@@ -54,8 +53,9 @@ def train(
         Why it stopped before the last step, or None.
 
     Raises:
-        NonFiniteError: a loss or gradient is not finite; nothing was applied.
-        KeyboardInterrupt: passed on, after a checkpoint.
+        NonFiniteError: a loss or gradient is not finite, and nothing was applied; or the weights are not finite after
+            a step, and nothing of it was written.
+        Stopped: a signal came; after a checkpoint.
     """
     processes = Processes()
     accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision)
@@ -67,15 +67,16 @@ def train(
     if state:
         method.load_state(state)
     stopped_early = _reason(run.metrics, first)
+    run.begin("training", first, generator.denoiser_passes)
     if first == 0:
         method.check_start(size=config.batch_size, seed=config.seed)
     last = config.steps if until is None else until
     every = whole_rollouts(config.checkpoint_every, method.steps_per_rollout)
 
     def save(step: int) -> None:
+        run.keep(generator.denoiser_passes, "training", step)
         if processes.main:
             save_checkpoint(run.checkpoints, step, parameters, optimizer, method.state())
-        run.keep(generator.denoiser_passes)
         processes.wait()
 
     if processes.main:
@@ -84,19 +85,21 @@ def train(
     with (
         stage("training", last, done=first) as bar,
         _Log(run, first) if processes.main else nullcontext() as log,
-        interruptible() as stopped,
+        held_back(_promise) as stopped,
     ):
         run.tell("training", step, last)
         while step < last and stopped_early is None:
-            if stopped():
-                if step > first and step % method.steps_per_rollout == 0:
+            # Between rollouts, where a checkpoint can fall; and every process after the same step.
+            if step % method.steps_per_rollout == 0 and (signum := processes.largest(stopped() or 0)):
+                if step > first:
                     save(step)
-                raise KeyboardInterrupt
+                raise Stopped(signum)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_share(config, step)
             values = one_step(method, config, accelerator, parameters, optimizer, step=step)
             step += 1
             method.after_step(step)
+            check_weights(parameters, moments_of(parameters, optimizer), method.state(), step=step)
             if step % CHECKSUM_EVERY == 0:
                 processes.check_same(parameters, step=step)
             if glance is not None and glance_every and step % glance_every == 0:
@@ -112,6 +115,13 @@ def train(
     if stopped_early is not None:
         console.print(f"stopped after step {step}: {stopped_early}")
     return stopped_early
+
+
+def _promise(signum: int) -> None:
+    console.print(
+        "stopping after this step, with a checkpoint; once more (Ctrl-C, or another signal) stops at once",
+        markup=False,
+    )
 
 
 def _short(values: dict[str, float]) -> str:
@@ -175,27 +185,6 @@ def whole_rollouts(every: int, steps_per_rollout: int) -> int:
     return -(-every // steps_per_rollout) * steps_per_rollout
 
 
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back until a step is whole: inside, the first one is only noted; a second one stops at once."""
-    asked: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-        console.print("stopping after this step; press Ctrl-C again to stop at once")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may listen to signals
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def one_step(
     method: Method,
     config: TrainConfig,
@@ -247,16 +236,21 @@ def _reason(path: Path, steps: int) -> str | None:
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().split(b"\n"):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+                if row["step"] != len(rows) + 1:
+                    break
+            except (ValueError, KeyError, TypeError):
                 break  # torn by a kill; later rows cannot exist
+            rows.append(row)
     return rows
 
 
 def _cut_metrics(path: Path, steps: int) -> None:
     """Keep the rows up to the checkpoint; what came after it will be done again."""
     kept = [row for row in _rows(path) if row["step"] <= steps]
+    if len(kept) < steps:
+        console.print(f"{path}: damaged; the rows of steps {len(kept) + 1} to {steps} are lost", markup=False)
     with whole_file(path) as unfinished:
         unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

@@ -8,6 +8,7 @@ import yaml
 from torch import Tensor
 
 from mmalign.errors import ConfigError
+from mmalign.files import whole_file
 from mmalign.losses.linear_reward import bradley_terry_fit
 from mmalign.media import Sample, load_media
 from mmalign.rewards.base import OK
@@ -77,9 +78,9 @@ def adapt_reward(folder: Path, data: Path, out: Path, *, ridge: float = 1.0) -> 
     usable = ~(chosen - rejected).isnan().any(-1).any(0)
     heads = reward.heads
     heads.mix.copy_(personal_mix(heads, (chosen - rejected)[:, usable], ridge=ridge))
-    out.mkdir(parents=True, exist_ok=True)
     if (folder / KNOWN).is_file():
-        shutil.copy2(folder / KNOWN, out / KNOWN)
+        with whole_file(out / KNOWN) as unfinished:
+            shutil.copyfile(folder / KNOWN, unfinished)
     card = yaml.safe_load((folder / CARD).read_text(encoding="utf-8"))
     card["source"] = f"{card['source']}; adapted to one person on {int(usable.sum())} pairs of {data.name}"
     card["calibration"] = {}

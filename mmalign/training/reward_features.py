@@ -9,14 +9,13 @@ from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmalign.errors import DataError
-from mmalign.files import whole_file
 from mmalign.media import Sample, content_hash, load_media
 from mmalign.rewards.base import OK, EmbeddingReward
 from mmalign.training.progress import stage
+from mmalign.weights import write_tensors
 
 VECTORS = "vectors"
 
@@ -73,8 +72,9 @@ class FeatureCache:
         rounded = vectors.to(torch.float16).contiguous()
         self._known.update(zip(names, rounded, strict=True))
         digest = hashlib.sha256("".join(names).encode()).hexdigest()[:16]
-        with whole_file(self._folder / f"{digest}.safetensors") as unfinished:
-            save_file({VECTORS: rounded}, unfinished, metadata={"names": json.dumps(list(names))})
+        write_tensors(
+            self._folder / f"{digest}.safetensors", {VECTORS: rounded}, {"names": json.dumps(list(names))}
+        )
 
 
 def embed_media(

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmalign.errors import ConfigError
@@ -29,6 +28,7 @@ from mmalign.training.reward_features import FeatureCache, embed_media, embed_pr
 from mmalign.training.reward_fitting import FitOptions, features_of, fit_heads
 from mmalign.training.reward_groups import check_people, groups_of, in_groups, write_groups
 from mmalign.training.reward_objectives import Vectors
+from mmalign.weights import write_weights
 
 UNITS: dict[Kind, str] = {
     "pairs": "standard deviations over the samples of its training",
@@ -287,8 +287,7 @@ def sealed(folder: Path, parts: Mapping[str, nn.Module], card: dict[str, Any], *
         note: a comment at its head.
     """
     for name, module in parts.items():
-        with whole_file(folder / name) as unfinished:
-            save_file({key: t.contiguous() for key, t in module.state_dict().items()}, unfinished)
+        write_weights(folder / name, module.state_dict())
     files = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in (HEAD, KNOWN)

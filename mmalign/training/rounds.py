@@ -25,10 +25,11 @@ from mmalign.methods.online import NOISE, STEPS, WINDOW, scale_of
 from mmalign.methods.trajectories import random_sampler, random_steps
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
-from mmalign.training.checkpoint import load_policy
+from mmalign.training.checkpoint import last_step, load_policy
 from mmalign.training.drawn import TRAJECTORY, Draw, Drawn, read_tensors
 from mmalign.training.folder import RunFolder
 from mmalign.training.judging import Judge, Side, heldout_result
+from mmalign.training.kept_samples import METADATA, check_samples, json_lines
 from mmalign.training.labels import (
     Labeller,
     Question,
@@ -43,7 +44,7 @@ from mmalign.training.labels import (
 from mmalign.training.loop import train
 from mmalign.training.progress import console
 from mmalign.training.recipe import Recipe
-from mmalign.training.samples import draw_samples, kept, read_samples, write_samples
+from mmalign.training.samples import Counted, draw_samples, read_samples, write_samples
 from mmalign.training.sources import distinct, encode_pairs
 
 ROUNDS = "rounds.jsonl"
@@ -67,16 +68,16 @@ class Rounds:
         self.recipe, self.run, self.task, self.judge, self.heldout = recipe, run, task, judge, heldout
         self._file = run.path / ROUNDS
         self._trajectories = isinstance(recipe.method, D3POConfig)
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
+        self.rows: list[dict[str, Any]] = []
         """Of the rounds that are whole."""
-        return read_rounds(self.run.path)
 
     def train(self, before: Side) -> str | None:
         """All rounds that are left; why it stopped before the last one, or None."""
         policy = self.task.generator.policy
         load_policy(self.run.checkpoints, {n: p for n, p in policy.named_parameters() if p.requires_grad})
+        self.rows = self._standing_rows()
+        if self.rows and "stopped_early" in self.rows[-1]:
+            return str(self.rows[-1]["stopped_early"])
         for number in range(len(self.rows) + 1, self.recipe.rounds + 1):
             questions = self.draw(number)
             answers = self.answers(number, questions)
@@ -95,6 +96,35 @@ class Rounds:
         last = self.rows[-1].get("stopped_early")
         return None if last is None else str(last)
 
+    def _standing_rows(self) -> list[dict[str, Any]]:
+        """Of the rounds that were measured, those whose weights are still there: a checkpoint may be damaged."""
+        there = self._file.exists()
+        whole = self.run.whole(self._file)
+        if there and not whole:
+            console.print(f"{self._file}: not as it was written; its rounds are measured again", markup=False)
+        rows = read_rounds(self.run.path) if whole else []
+        trained, standing = last_step(self.run.checkpoints), list[dict[str, Any]]()
+        for row in rows:
+            least = row["step"] - self.recipe.train.steps + 1 if "stopped_early" in row else row["step"]
+            if trained < least:
+                break
+            standing.append(row)
+        Processes().wait()  # until all have read
+        if Processes().main and there and (len(standing) < len(rows) or not whole):
+            self._write(standing)
+        return standing
+
+    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with whole_file(self._file) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+        self.run.seal(self._file)
+
+    def _weights_of(self, number: int) -> bool:
+        """Whether the newest checkpoint is of this round."""
+        steps = self.recipe.train.steps
+        return steps * (number - 1) < last_step(self.run.checkpoints) <= steps * number
+
     # --- samples ------------------------------------------------------------------------------------------------------
 
     def draw(self, number: int) -> list[Question]:
@@ -104,6 +134,7 @@ class Rounds:
         prompts = [self.task.prompts[int(row)] for row in rows for _ in range(2)]
         seeds = mixed_seeds(2 * count, seed, STEPS, number)
         title = f"samples of round {number}"
+        again = last_step(self.run.checkpoints) == self.recipe.train.steps * (number - 1)
         if isinstance(self.recipe.method, D3POConfig):
             config, folder = self.recipe.method, self.run.samples / name
             noise = dict(
@@ -118,8 +149,9 @@ class Rounds:
                 seeds,
                 replace(self.recipe.sampling, steps=config.rollout_steps, guidance=config.guidance),
                 title=title,
-                after_batch=kept(self.run, self.task.generator, title, len(prompts)),
+                counted=Counted(self.run, self.task.generator, title, len(prompts), f"samples/{name}"),
                 draw=self._trajectory_draw(config, noise, number),
+                again=again,
             )
             samples = read_samples(folder, self.task.adapter.modality)
         else:
@@ -133,6 +165,7 @@ class Rounds:
                 weights="policy",
                 title=title,
                 keep_latents=True,
+                again=again,
             )
         return [
             Question(first.prompt, first, second)
@@ -177,10 +210,11 @@ class Rounds:
         """What was said of a round's pairs, asked for where it is not there."""
         path = self._labels(number)
         processes = Processes()
-        if processes.main and not path.exists():
+        if processes.main and not self.run.whole(path):
             self.run.tell(f"labels of round {number}", 0, len(questions))
             with console.status(f"labels of round {number}"):
                 write_answers(path, questions, self._labeller(number)(questions))
+            self.run.seal(path)
         processes.wait()
         answers = read_answers(path, questions)
         if not pairs_of(questions, answers) and number == 1:
@@ -224,6 +258,7 @@ class Rounds:
         pairs: list[Pair] = []
         windows: list[range] = []
         for k in range(1, number + 1):
+            check_samples(self._folder(k))
             samples = read_samples(self._folder(k), self.task.adapter.modality)
             questions = [
                 Question(first.prompt, first, second)
@@ -246,7 +281,7 @@ class Rounds:
         assert isinstance(config, D3POConfig)
         found: dict[Path, torch.Tensor] = {}
         for folder in dict.fromkeys(pair.chosen.parent for pair in pairs):
-            lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = json_lines(folder / METADATA)
             found |= read_tensors(folder, [json.loads(line) for line in lines], TRAJECTORY)
         texts, index = distinct([pair.prompt for pair in pairs])
         options = {k: v for k, v in self.task.sampling.items() if k not in ("steps", "guidance")}
@@ -273,7 +308,9 @@ class Rounds:
 
     def _measure(self, number: int, answers: Sequence[Any], before: Side, stopped: str | None) -> None:
         last = number == self.recipe.rounds
-        side = self.judge.side("after" if last else f"after-round-{number}", self.recipe.sampling)
+        side = self.judge.side(
+            "after" if last else f"after-round-{number}", self.recipe.sampling, again=self._weights_of(number)
+        )
         row = {
             "round": number,
             "step": self.recipe.train.steps * number,
@@ -281,10 +318,9 @@ class Rounds:
             "heldout_reward": heldout_result(self.recipe, before, side),
             **({} if stopped is None else {"stopped_early": stopped}),
         }
+        self.rows.append(row)
         if Processes().main:
-            text = "".join(json.dumps(old, ensure_ascii=False) + "\n" for old in [*self.rows, row])
-            with whole_file(self._file) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
+            self._write(self.rows)
         Processes().wait()
 
 
@@ -293,5 +329,5 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
     path = folder / ROUNDS
     if not path.is_file():
         return []
-    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows: list[dict[str, Any]] = [json.loads(line) for line in json_lines(path)]
     return rows

@@ -55,14 +55,19 @@ def own_data(recipe: Recipe, prompts: Sequence[str], run: RunFolder, adapter: An
     source: Source = recipe.method.source
     path = run.path / f"{source}.parquet"
     processes = Processes()
-    if not path.exists():
-        processes.wait()  # until all have looked
+    there = run.whole(path)
+    if not there and path.exists():
+        console.print(f"{path}: not as it was written; made again", markup=False)
+    processes.wait()  # until all have looked
+    if not there:
         own: OwnSamples = recipe.method.own  # type: ignore[attr-defined]
         media, scores = scored_groups(recipe, own, prompts, run, adapter, reward)
         if processes.main and isinstance(own, OwnPairs):
             write_pairs(path, make_pairs(own, prompts, media, scores, reward=reward))
         elif processes.main:
             write_ratings(path, make_ratings(own, prompts, media, scores, reward=reward))
+        if processes.main:
+            run.seal(path)
     processes.wait()
     if source == "pairs":
         return encode_pairs(adapter, read_pairs(path), recipe)

@@ -94,3 +94,46 @@ def test_options_that_a_model_does_not_have_are_refused(tmp_path: Path) -> None:
                 str(tmp_path / "out"),
             ]
         )
+
+
+def test_a_stopped_one_keeps_prompts_and_whole_samples_and_goes_on_as_the_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmalign.training import samples
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\na blue square\na green triangle\n")
+    options = ["--prompts", str(prompts), "--batch-size", "1", "--steps", "2", "--guidance", "2"]
+
+    def command(out: str, *more: str) -> list[str]:
+        return ["embedded/shapes-flow", *options, "--out", str(tmp_path / out), *more]
+
+    assert generate.main(command("whole")) == 0
+    real = samples._write
+
+    def write(medium: Any, path: Path) -> list[Path]:
+        if path.name == "00001.png":
+            raise KeyboardInterrupt
+        return real(medium, path)
+
+    monkeypatch.setattr(samples, "_write", write)
+    with pytest.raises(KeyboardInterrupt):
+        generate.main(command("out"))
+    monkeypatch.undo()
+    assert "the same command with --resume goes on" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert json.loads((out / generate.ASKED).read_text())["prompts"] == prompts.read_text().splitlines()
+    assert (out / "metadata.jsonl").read_text().count("\n") == 1
+
+    with pytest.raises(ConfigError, match="is unfinished; go on with --resume"):
+        generate.main(command("out"))
+    with pytest.raises(ConfigError, match="was begun with other seed; repeat that"):
+        generate.main(command("out", "--resume", "--seed", "7"))
+    assert generate.main(command("out", "--resume")) == 0
+    whole = tmp_path / "whole"
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert len(list(out.iterdir())) == 4
+    for path in whole.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+    with pytest.raises(ConfigError, match="nothing unfinished"):
+        generate.main(command("out", "--resume"))

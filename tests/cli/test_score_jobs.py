@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -93,7 +94,7 @@ def test_a_run_that_was_stopped_is_resumed_to_the_same_file(
     partial = stopped_after(manifest, out, 3, monkeypatch)
     assert "12 files are kept in" in capsys.readouterr().err
     assert not out.exists()
-    assert len(partial.read_bytes().splitlines()) == 1 + 3 * BATCH * 3
+    assert len(partial.read_bytes().splitlines()) == 1 + 3 * (BATCH * 3 + 1)
     assert run(manifest, out, "--resume") == 1
     assert out.read_bytes() == single
     assert list(tmp_path.iterdir()) == [out]
@@ -120,6 +121,20 @@ def test_wherever_the_partial_file_ends_the_resumed_one_is_the_same(
         with pytest.raises(ConfigError, match="is no partial file"):
             run(manifest, out, "--resume")
     else:
+        assert run(manifest, out, "--resume") == 1
+        assert out.read_bytes() == single
+
+
+def test_a_flipped_bit_of_the_partial_file_is_scored_again(
+    manifest: Path, single: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, draw = tmp_path / "scores.jsonl", random.Random(0)
+    partial = stopped_after(manifest, out, 4, monkeypatch)
+    whole = partial.read_bytes()
+    begin = whole.index(b"\n") + 1
+    for _ in range(6):
+        at = draw.randrange(begin, len(whole))
+        partial.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << draw.randrange(8))]) + whole[at + 1 :])
         assert run(manifest, out, "--resume") == 1
         assert out.read_bytes() == single
 

@@ -20,10 +20,10 @@ def kill_in(stage: str, monkeypatch: pytest.MonkeyPatch, *, file: str, step: int
 
     real_write, real_step = samples._write, loop.one_step
 
-    def write(medium: Any, path: Path) -> None:
+    def write(medium: Any, path: Path) -> list[Path]:
         if path.parent.name == stage and path.name == file:
             raise Killed
-        real_write(medium, path)
+        return real_write(medium, path)
 
     def one_step(*args: Any, step: int, **kwargs: Any) -> Any:
         if stage == "loop" and step == last:

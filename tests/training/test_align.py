@@ -76,10 +76,7 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
     monkeypatch.undo()
     align(SMALL, tmp_path / "run")
     assert rows(tmp_path / "run") == rows(finished)
-    again, whole = summary(tmp_path / "run"), summary(finished)
-    for values in (again, whole):
-        values.pop("denoiser_passes")  # the check before the first step may be done twice
-    assert again == whole
+    assert summary(tmp_path / "run") == summary(finished)  # passes too: what was done twice is counted once
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(finished: Path, tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""Ctrl-C, SIGTERM and SIGHUP are one thing: they stop, or wait for a piece of work to end."""
+
+import os
+import signal
+
+import pytest
+
+from mmalign.cli import main as cli
+from mmalign.stopping import SIGNALS, Stopped, held_back, stoppable
+
+
+def send(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+
+
+def test_three_signals() -> None:
+    assert set(SIGNALS) == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_every_signal_stops_a_command_with_its_own_status(
+    signum: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmalign.cli import recipes
+
+    before = {s: signal.getsignal(s) for s in SIGNALS}
+    done = []
+
+    def stopped(arguments: object) -> int:
+        try:
+            send(signum)
+        finally:
+            done.append(arguments)
+        return 0
+
+    monkeypatch.setattr(recipes, "main", stopped)
+    assert cli.main(["recipes"]) == 128 + signum
+    assert len(done) == 1, "what was to be put away was not"
+    assert capsys.readouterr().err == "mmalign: stopped\n"
+    assert {s: signal.getsignal(s) for s in SIGNALS} == before
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_held_back_the_first_is_noted_and_the_second_stops(signum: signal.Signals) -> None:
+    noted: list[int] = []
+    with held_back(noted.append) as stopped:
+        assert stopped() is None
+        send(signum)
+        assert stopped() == signum
+        assert noted == [signum]
+        with pytest.raises(Stopped) as caught:
+            send(signal.SIGTERM)
+    assert caught.value.signum == signal.SIGTERM
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with stoppable():
+            send(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -17,13 +17,23 @@ from mmalign.processes import Processes
 from mmalign.rewards.cards import find_card, load_reward, parse_weighted
 from mmalign.rewards.compose import WeightedSum, load_weighted
 from mmalign.training.folder import RunFolder, write_json
-from mmalign.training.judging import Judge, Side, guards_result, heldout_result, train_result
+from mmalign.training.identity import UNKNOWN
+from mmalign.training.judging import (
+    Judge,
+    Side,
+    guards_result,
+    heldout_result,
+    judged_samples,
+    train_result,
+)
 from mmalign.training.loop import train
 from mmalign.training.memory import parked, tile_vae
 from mmalign.training.progress import console
 from mmalign.training.recipe import Recipe, SamplingConfig, save_recipe
+from mmalign.training.recipe_paths import with_absolute_paths
 from mmalign.training.rounds import Rounds, read_rounds
 from mmalign.training.sources import given_data, own_data
+from mmalign.training.stage_keys import Key, StageKeys, training_key
 from mmalign.training.versions import versions
 
 
@@ -33,8 +43,11 @@ def align(recipe: Recipe, folder: Path) -> Path:
     Returns:
         The folder, with everything ARCHITECTURE section 4 names.
     """
+    recipe = with_absolute_paths(recipe)
     check_gradient(recipe)
     run, main = RunFolder(folder), Processes().main
+    keys = StageKeys(run)
+    key = check_unchanged(recipe, keys)
     if main:
         save_recipe(recipe, run.recipe)
     with console.status(f"loading {recipe.model}"):
@@ -42,11 +55,12 @@ def align(recipe: Recipe, folder: Path) -> Path:
         reward = load_weighted(recipe.reward) if recipe.reward and recipe.learns_from_reward else None
         heldout = load_reward(recipe.heldout_reward) if recipe.heldout_reward else None
     run.forget(adapter.generator.denoiser_passes)
-    judge = Judge(recipe, run, adapter, reward, heldout)
+    judge = Judge(recipe, run, adapter, reward, heldout, keys=keys)
     # What a user brings is read before anything long is begun.
     task = prepare(recipe, adapter, reward)
     before = judge.side("before", recipe.sampling)
     judge.remember(before)
+    keys.begin_training(key if key["model"] != UNKNOWN else check_unchanged(recipe, keys))
     if recipe.labels is not None:
         stopped_early = Rounds(recipe, run, task, judge, heldout).train(before)
     else:
@@ -63,13 +77,30 @@ def align(recipe: Recipe, folder: Path) -> Path:
     if main:
         save_weights(adapter, run)
     after = judge.side("after", student_sampling(recipe))
-    summary = summarise(recipe, run, adapter, before, after, stopped_early=stopped_early)
+    summary = summarise(recipe, run, adapter, before, after, keys, stopped_early=stopped_early)
     write_json(run.summary, summary)
     if main:
         with console.status("writing the report"):
             write_report(run.path)
             write_model_card(run.path)
     return run.path
+
+
+def check_unchanged(recipe: Recipe, keys: StageKeys) -> Key:
+    """Before anything is loaded, refuse to go on with a run whose samples and weights were made otherwise.
+
+    Returns:
+        What this recipe's samples and weights are made from.
+
+    Raises:
+        ConfigError: with the difference.
+    """
+    prompts, _ = judged_samples(recipe)
+    key = training_key(recipe, prompts[: recipe.evaluation.glance])
+    if key["model"] != UNKNOWN:  # a model that is still to be fetched is compared once it is here
+        keys.check_training(key)
+    keys.say_other_versions()
+    return key
 
 
 def check_gradient(recipe: Recipe) -> None:
@@ -159,6 +190,7 @@ def summarise(
     adapter: Any,
     before: Side,
     after: Side,
+    keys: StageKeys,
     *,
     stopped_early: str | None = None,
 ) -> dict[str, Any]:
@@ -190,4 +222,5 @@ def summarise(
         "wall_s": round(run.wall_s, 1),
         "peak_rss_mb": round(process.getrusage(process.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": versions(),
+        "made_from": keys.digests(),
     }

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -80,9 +81,23 @@ def load_policy(folder: Path, parameters: dict[str, nn.Parameter]) -> Path | Non
     if not found:
         return None
     weights = load_file(found[-1] / "policy.safetensors")
-    if weights.keys() != parameters.keys():
-        raise ConfigError(f"{found[-1]}: holds another policy (other model or lora_rank); start a new run")
+    check_fits(weights, parameters, found[-1])
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
     return found[-1]
+
+
+def check_fits(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], folder: Path) -> None:
+    """Refuse weights of other names or shapes; a copy would broadcast a rank of 1.
+
+    Raises:
+        ConfigError: with the first that differs.
+    """
+    wanted, got = ({n: list(t.shape) for n, t in named.items()} for named in (parameters, weights))
+    if wanted != got:
+        name = min(n for n in wanted.keys() | got.keys() if wanted.get(n) != got.get(n))
+        raise ConfigError(
+            f"{folder}: holds another policy (other model or lora_rank): {name} is {got.get(name, 'missing')}, "
+            f"expected {wanted.get(name, 'none')}; start a new run"
+        )

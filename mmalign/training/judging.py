@@ -3,15 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmalign.data.pairs import read_pairs
 from mmalign.data.prompts import read_prompts
 from mmalign.data.ratings import read_demonstrations
 from mmalign.data.writers import format_rows
+from mmalign.errors import DataError
 from mmalign.evaluation.media_guards import media_guards
 from mmalign.evaluation.previews import save_previews
 from mmalign.evaluation.statistics import paired_bootstrap
@@ -23,8 +25,10 @@ from mmalign.rewards.cards import find_card
 from mmalign.rewards.compose import score_in_batches
 from mmalign.training.drift import drift
 from mmalign.training.folder import RunFolder
+from mmalign.training.identity import of_tensors
 from mmalign.training.recipe import Recipe, SamplingConfig
 from mmalign.training.samples import draw_samples, scored_rows
+from mmalign.training.stage_keys import StageKeys, measured_key
 
 HELDOUT_SEED = 1_000_000
 """First seed of held-out samples."""
@@ -53,19 +57,31 @@ class Judge:
     """Draws and scores held-out samples, the same prompts and seeds on both sides."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, adapter: Any, reward: Reward | None, heldout: Reward | None
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        adapter: Any,
+        reward: Reward | None,
+        heldout: Reward | None,
+        *,
+        keys: StageKeys | None = None,
     ) -> None:
         self.recipe, self.run, self.adapter = recipe, run, adapter
+        self.keys = StageKeys(run) if keys is None else keys
         self.reward, self.heldout = reward, heldout
         self._base: dict[str, Tensor] = {}
-        prompts = heldout_prompts(recipe)
-        count = min(-(-recipe.evaluation.n // SAMPLES_PER_HELDOUT_PROMPT), len(prompts))
-        rounds = -(-recipe.evaluation.n // count)
-        self.prompts = [prompt for prompt in prompts[:count] for _ in range(rounds)][: recipe.evaluation.n]
-        self.seeds = [HELDOUT_SEED + i for i in range(len(self.prompts))]
+        self.prompts, self.seeds = judged_samples(recipe)
 
     def side(self, side: str, sampling: SamplingConfig) -> Side:
-        """Draw and measure one side: "before" is the base, every other name the policy as it is."""
+        """Draw and measure one side: "before" is the base, every other name the policy as it is.
+
+        Raises:
+            DataError: the samples that are there are of other prompts or seeds.
+        """
+        weights = None if side == "before" else of_tensors(trained(self.adapter.generator.policy))
+        self.keys.begin_measuring(
+            side, measured_key(self.recipe, self.prompts, self.seeds, sampling, weights=weights)
+        )
         samples = draw_samples(
             self.adapter,
             self.run,
@@ -77,6 +93,7 @@ class Judge:
             title=f"held-out samples, {side}",
         )
         folder = self.run.samples / side
+        check_paired(samples, self.prompts, self.seeds, folder / "metadata.jsonl")
         score = None if self.heldout is None else score_in_batches(self.heldout, samples)
         main = Processes().main
         if main and score is not None and self.heldout is not None:
@@ -160,6 +177,37 @@ def keep_glance(folder: Path, samples: Sequence[Sample], seeds: Sequence[int], m
         rows.append({"file_name": name, "prompt": sample.prompt, "seed": seed})
     with whole_file(folder / "metadata.jsonl") as unfinished:
         unfinished.write_text(format_rows(rows, "jsonl"), encoding="utf-8")
+
+
+def judged_samples(recipe: Recipe) -> tuple[list[str], list[int]]:
+    """The prompts and seeds of held-out samples, the same on both sides."""
+    prompts = heldout_prompts(recipe)
+    count = min(-(-recipe.evaluation.n // SAMPLES_PER_HELDOUT_PROMPT), len(prompts))
+    rounds = -(-recipe.evaluation.n // count)
+    judged = [prompt for prompt in prompts[:count] for _ in range(rounds)][: recipe.evaluation.n]
+    return judged, [HELDOUT_SEED + i for i in range(len(judged))]
+
+
+def check_paired(samples: Sequence[Sample], prompts: Sequence[str], seeds: Sequence[int], file: Path) -> None:
+    """Refuse samples that are not of these prompts and seeds, since a gain is of pairs.
+
+    Raises:
+        DataError: one of them is another, or there is another number, with the row.
+    """
+    found = [(sample.prompt, sample.meta["seed"]) for sample in samples]
+    for number, (got, wanted) in enumerate(zip_longest(found, zip(prompts, seeds, strict=True)), 1):
+        if got != wanted:
+            raise DataError(
+                f"expected prompt and seed {wanted}, got {got}; before and after have to be of the same ones. "
+                "Delete this folder and go on with --resume, which draws it anew",
+                file=file,
+                row=number,
+            )
+
+
+def trained(policy: nn.Module) -> dict[str, Tensor]:
+    """The parameters that training moves, by name."""
+    return {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
 
 
 def heldout_prompts(recipe: Recipe) -> list[str]:

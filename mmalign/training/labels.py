@@ -168,8 +168,11 @@ def read_answers(path: Path, questions: Sequence[Question]) -> list[Answer | Non
         DataError: the file answers other questions.
     """
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    asked = [(question.first.meta["file_name"], question.second.meta["file_name"]) for question in questions]
-    if [(row["first"], row["second"]) for row in rows] != asked:
+    asked = [
+        (question.prompt, question.first.meta["file_name"], question.second.meta["file_name"])
+        for question in questions
+    ]
+    if [(row["prompt"], row["first"], row["second"]) for row in rows] != asked:
         raise DataError("answers other questions than this round asks", file=path)
     return [
         None if row["choice"] is None else Answer(row["choice"], row["annotator"], row["source"])

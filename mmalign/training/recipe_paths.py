@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mmalign.rewards.cards import cards, is_address, is_folder, parse_weighted
 from mmalign.training.recipe import Recipe
@@ -13,16 +14,20 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     Files are prompts, tables, the model's folder, and folders and cards of rewards, also ``FOLDER:0.5`` and
     ``FOLDER@worst-case``.
     """
-    tables = {name: getattr(recipe, name) for name in ("preferences", "ratings", "demonstrations", "out")}
-    prompts = {name: getattr(recipe, name) for name in ("prompts", "heldout_prompts")}
+    paths: dict[str, Any] = {}
+    for name in ("preferences", "ratings", "demonstrations", "out"):
+        path = getattr(recipe, name)
+        paths[name] = None if path is None else path.expanduser().absolute()
+    for name in ("prompts", "heldout_prompts"):
+        text = getattr(recipe, name)
+        paths[name] = None if text is None else absolute_prompts(text)
     heldout = recipe.heldout_reward
     return replace(
         recipe,
         model=absolute_model(recipe.model),
         reward=tuple(absolute_reward(text) for text in recipe.reward),
         heldout_reward=None if heldout is None else absolute_reward(heldout),
-        **{name: None if path is None else path.expanduser().absolute() for name, path in tables.items()},
-        **{name: None if text is None else absolute_prompts(text) for name, text in prompts.items()},
+        **paths,
     )
 
 

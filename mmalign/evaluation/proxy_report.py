@@ -262,8 +262,7 @@ class TrainingPath:
         law: direct for DPO on given pairs, else policy-gradient.
         runs: R folders.
         step: [C], optimiser steps.
-        d: [C], the square root of the mean drift: of token models of nats per token, of denoisers of squared
-            prediction error, to which the KL is proportional; laws keep their form under such a factor.
+        d: [C], the square root of the mean ``kl`` of the glances: nats of whole samples, as of the best of n.
         proxy: [R, C], gains, NaN where a run has no such glance.
         gold: [R, C].
     """
@@ -302,15 +301,14 @@ def training_path(
             if None
             not in (
                 values := tuple(
-                    finite(row.get(name))
-                    for name in ("drift", "train_reward_heldout_prompts", "heldout_reward")
+                    finite(row.get(name)) for name in ("kl", "train_reward_heldout_prompts", "heldout_reward")
                 )
             )
         ]
         if not glances:
             raise DataError(
-                "no glance in metrics.jsonl has a training reward, a held-out one and a drift; train with "
-                "--evaluation.every",
+                "no glance in metrics.jsonl has a training reward, a held-out one and a kl; train with "
+                "--evaluation.every (older runs measured another distance, `drift`, which is no KL)",
                 file=folder,
             )
         first = run.pairs[: recipe.get("evaluation", {}).get("glance", 48)]

@@ -77,6 +77,7 @@ def align(recipe: Recipe, folder: Path) -> Path:
     if main:
         save_weights(adapter, run)
     after = judge.side("after", student_sampling(recipe))
+    before = judge.by_the_final_reward(before)
     summary = summarise(recipe, run, adapter, before, after, keys, stopped_early=stopped_early)
     write_json(run.summary, summary)
     if main:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.cards import find_card
 from mmalign.rewards.compose import score_in_batches
-from mmalign.training.drift import drift
+from mmalign.rewards.learning import learners
+from mmalign.training.drift import distances
 from mmalign.training.folder import RunFolder
 from mmalign.training.identity import of_tensors
 from mmalign.training.recipe import Recipe, SamplingConfig
@@ -118,11 +119,20 @@ class Judge:
     def remember(self, before: Side) -> None:
         """Take the first samples of the base as what later glances are compared with."""
         rows = slice(0, self.recipe.evaluation.glance)
-        scores = {"heldout": before.heldout, "train": before.train}
+        train = (
+            None if any(learners(self.reward)) else before.train
+        )  # one that learns is another reward each time
+        scores = {"heldout": before.heldout, "train": train}
         self._base = {name: values[rows] for name, values in scores.items() if values is not None}
 
+    def by_the_final_reward(self, before: Side) -> Side:
+        """The base as the training reward sees it now, where that has learnt since: both sides by one reward."""
+        if self.reward is None or not any(learners(self.reward)):
+            return before
+        return replace(before, train=score_in_batches(self.reward, before.samples).value)
+
     def glance(self, step: int) -> tuple[dict[str, float], str | None]:
-        """A few held-out samples of the policy as it is: rewards, guards, drift; and a reason to stop, if there is one.
+        """A few held-out samples of the policy as it is: rewards, guards, KL; and a reason to stop, if there is one.
 
         The first of the samples are kept, so that people can watch one prompt and seed change.
         The reason: the training reward rose and the held-out one fell, on the same prompts and seeds, by more than the
@@ -145,7 +155,7 @@ class Judge:
         }
         values = {GLANCED[name]: float(scores.nanmean()) for name, scores in found.items()}
         values |= media_guards(media, prompts)
-        values["drift"] = drift(self.adapter, prompts[:DRIFT_SAMPLES], sampling)
+        values |= distances(self.adapter, prompts[:DRIFT_SAMPLES], sampling)
         return {name: value for name, value in values.items() if math.isfinite(value)}, self._hacked(found)
 
     def _hacked(self, found: Mapping[str, Tensor]) -> str | None:

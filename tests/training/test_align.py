@@ -62,9 +62,12 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
         <= values["heldout_reward"]["gain"]
         <= values["heldout_reward"]["ci95"][1]
     )
-    # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; the drift of those two
-    # from the reference; then 4 steps of 3 pairs, two sides, policy and reference, and the check before the first.
-    assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + 2 * 2 * 2 + (4 + 1) * 3 * 4
+    # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; of those two the drift
+    # from the reference, and the KL along 9 steps of 2 branches, both of policy and reference; then 4 steps of 3 pairs,
+    # two sides, policy and reference, and the check before the first.
+    glances = 2 * (2 * 2 + 2 * 9 * 2 * 2)
+    assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + glances + (4 + 1) * 3 * 4
+    assert rows(finished)[1]["kl"] > 0
     assert load_recipe(str(finished / "recipe.yaml")) == SMALL
 
 

@@ -62,7 +62,7 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
     for name in (*files.split(), "lora/adapter_config.json", "samples/after/00000.wav", "samples/after.png"):
         assert (finished / name).exists(), name
     assert rows(finished)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert rows(finished)[1]["drift"] > 0
+    assert rows(finished)[1]["kl"] > rows(finished)[1]["drift"] > 0  # of a whole sample, and of one token
     values = json.loads((finished / "summary.json").read_text())
     assert values["sampling"]["after"] == {"sampler": "tokens", "temperature": 0.9, "frames": 30}
     # 6 held-out samples twice, 6 training samples, 2 glances of 2; the drift of those two: drawn, and both likelihoods;

@@ -58,7 +58,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors, and the configuration that diffusers puts into the header."""
     if not path.is_file():
         raise ConfigError(
-            f"{path.parent}: no {WEIGHTS_NAME} and no {PEFT_CONFIG} here; give a run or its lora folder"
+            f"{path.parent}: no {WEIGHTS_NAME} here, and no {PEFT_CONFIG}; give a run or its lora folder"
         )
     try:
         with safe_open(path, framework="pt") as file:

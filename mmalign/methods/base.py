@@ -73,7 +73,7 @@ class Task:
         Raises:
             ConfigError: no reward was given.
         """
-        return self.judged(latents, prompts).value
+        return self.judged(latents, prompts).value.float()
 
     @torch.no_grad()
     def judged(self, latents: Tensor, prompts: Sequence[str]) -> Score:

@@ -45,7 +45,13 @@ class WithinPrompt:
             ALONE if entry == OK and math.isnan(number) else entry
             for entry, number in zip(score.status, value.tolist(), strict=True)
         ]
-        return Score(value, status, aspects={self.reward.card.name: score.value.float().cpu()})
+        aspects = {self.reward.card.name: score.value.float().cpu()}
+        return Score(value, status, aspects=aspects, parts=(score,))
+
+    @property
+    def parts(self) -> tuple[Reward, ...]:
+        """The reward, as ``Score.parts`` has what it said."""
+        return (self.reward,)
 
 
 class Contrastive:

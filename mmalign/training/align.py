@@ -60,7 +60,9 @@ def align(recipe: Recipe, folder: Path) -> Path:
     task = prepare(recipe, adapter, reward)
     before = judge.side("before", recipe.sampling)
     judge.remember(before)
-    keys.begin_training(key if key["model"] != UNKNOWN else check_unchanged(recipe, keys))
+    if UNKNOWN in str(key):  # it has been fetched meanwhile
+        key = check_unchanged(recipe, keys)
+    keys.begin_training(key)
     if recipe.labels is not None:
         stopped_early = Rounds(recipe, run, task, judge, heldout).train(before)
     else:
@@ -98,8 +100,7 @@ def check_unchanged(recipe: Recipe, keys: StageKeys) -> Key:
     """
     prompts, _ = judged_samples(recipe)
     key = training_key(recipe, prompts[: recipe.evaluation.glance])
-    if key["model"] != UNKNOWN:  # a model that is still to be fetched is compared once it is here
-        keys.check_training(key)
+    keys.check_training(key)
     keys.say_other_versions()
     return key
 

@@ -82,6 +82,8 @@ def _revision(repository: str) -> str:
 def of_reward(name: str) -> str:
     """Of a reward's card, its weights, the files among its options, and the rewards that it is made of.
 
+    "unknown" where weights of any of them are not on this machine yet.
+
     Raises:
         UnknownNameError: no card has this name.
         ConfigError: nothing answers at its address.
@@ -93,7 +95,8 @@ def of_reward(name: str) -> str:
         for value in card.options.values()
         if isinstance(value, str) and Path(value).is_file()
     ]
-    return digest([fields, _weights(card), options, [of_reward(part) for part in card.made_of]])
+    weights, others = _weights(card), [of_reward(part) for part in card.made_of]
+    return UNKNOWN if UNKNOWN in (*weights, *others) else digest([fields, weights, options, others])
 
 
 def _weights(card: RewardCard) -> list[str]:

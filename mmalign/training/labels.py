@@ -128,11 +128,12 @@ def by_reward_and_people(reward: Reward, people: Labeller, *, budget: int) -> La
 
 
 def _difference(reward: Reward, questions: Sequence[Question]) -> Tensor:
-    """[B], of the scores of the two sides, above 0 where the first is better; NaN where one is missing."""
-    first, second = (
-        score_in_batches(reward, [getattr(question, side) for question in questions]).value
-        for side in ("first", "second")
-    )
+    """[B], of the scores of the two sides, above 0 where the first is better; NaN where one is missing.
+
+    Both sides are scored together, as a reward that compares the samples of a prompt has to see them.
+    """
+    samples = [getattr(question, side) for side in ("first", "second") for question in questions]
+    first, second = score_in_batches(reward, samples).value.unflatten(0, (2, len(questions)))
     return (first - second) * (1 if reward.card.higher_is_better else -1)
 
 

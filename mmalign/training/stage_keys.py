@@ -14,7 +14,7 @@ Settings of speed and memory alone are in no key. Versions of other packages are
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmalign.data.pairs import read_pairs
@@ -25,7 +25,7 @@ from mmalign.files import whole_file
 from mmalign.processes import Processes
 from mmalign.rewards.cards import parse_weighted
 from mmalign.training.folder import RunFolder
-from mmalign.training.identity import digest, of_model, of_reward, of_samples, of_table
+from mmalign.training.identity import UNKNOWN, digest, of_model, of_reward, of_samples, of_table
 from mmalign.training.progress import console
 from mmalign.training.recipe import Recipe, SamplingConfig, to_values
 from mmalign.training.versions import versions
@@ -158,6 +158,10 @@ def flat(values: Mapping[str, Any], place: str = "") -> Key:
     return found
 
 
+def _only(key: Key, names: Collection[str]) -> Key:
+    return {name: value for name, value in key.items() if name in names}
+
+
 def plain(key: Key) -> Key:
     """A key as it comes back from its file."""
     values: Key = json.loads(json.dumps(key))
@@ -207,7 +211,7 @@ class StageKeys:
                 raise DataError("not what mmalign writes; start a new run", file=self.path) from None
 
     def check_training(self, key: Key) -> None:
-        """Refuse to go on with what was learnt from something else.
+        """Refuse to go on with what was learnt from something else; what is not on this machine yet is not compared.
 
         Raises:
             ConfigError: with the difference.
@@ -219,7 +223,9 @@ class StageKeys:
                 f"{self.run.path}: nothing says what this run's samples and checkpoints were made from ({FILE} is "
                 f"missing or older than they are); start a new run with: mmalign align {self.run.recipe}"
             )
-        changed = [] if old is None else differences(old, plain(key))
+        known = {name for name, value in key.items() if UNKNOWN not in str(value)}
+        known |= (old or {}).keys() - key.keys()
+        changed = [] if old is None else differences(_only(old, known), _only(plain(key), known))
         if changed:
             raise ConfigError(
                 f"{self.run.path}: what this run has learnt from was made otherwise: {'; '.join(changed)}. Put that "
@@ -241,6 +247,7 @@ class StageKeys:
             console.print(f"samples/{side} are drawn anew: {changed}")
             processes.wait()  # until all have looked
             if processes.main:
+                (folder / "metadata.jsonl").unlink(missing_ok=True)  # what it lists is whole at any time
                 shutil.rmtree(folder)
         self._note(side, key)
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:
         {},
         {"use_rslora": True},
         {"alpha_pattern": {"q_proj": 1}},
-        {"rank_pattern": {r"layers\\.0\\.self_attn\\.v_proj": 1}},
+        {"rank_pattern": {"layers.0.self_attn.v_proj": 1}},
     ],
     ids=["plain", "rslora", "alpha_pattern", "rank_pattern"],
 )

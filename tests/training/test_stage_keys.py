@@ -232,3 +232,13 @@ def test_a_recipe_names_its_files_from_anywhere(
         rest = text.removeprefix("./").removeprefix("judge")
         assert absolute_reward(text) == f"{here}/judge{rest}"
     assert absolute_reward("placebo:2") == "placebo:2"
+
+
+def test_what_is_still_to_be_fetched_is_compared_once_it_is_here(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    StageKeys(run).begin_training({"model": "a", "reward r": "b x 1", "train.seed": 0})
+    StageKeys(run).check_training({"model": identity.UNKNOWN, "reward r": "unknown x 1", "train.seed": 0})
+    with pytest.raises(ConfigError, match=r"otherwise: train\.seed: 0 -> 1\. Put"):
+        StageKeys(run).check_training({"model": identity.UNKNOWN, "reward r": "unknown x 1", "train.seed": 1})
+    with pytest.raises(ConfigError, match=r"model: a -> c"):
+        StageKeys(run).check_training({"model": "c", "reward r": "b x 1", "train.seed": 0})

@@ -210,11 +210,17 @@ def _check_rewards(folder: Path, command: OveroptimiseCommand) -> None:
 def _scores_of(
     command: OveroptimiseCommand, proxy: "Reward", gold: "Reward"
 ) -> Callable[[Sequence["SampleFile"]], tuple[Any, Any]]:
+    from dataclasses import replace
+
     import numpy as np
 
+    from mmalign.rewards.base import sound_modality
     from mmalign.rewards.scoring import score_files
 
+    kind = sound_modality([proxy.card, gold.card])
+
     def scores(files: Sequence["SampleFile"]) -> tuple[Any, Any]:
+        files = [replace(file, modality=kind) for file in files]
         rows = list(score_files(files, [proxy, gold], batch_size=command.batch_size))
         values = [np.nan if row.score is None else row.score for row in rows]
         return np.array(values[::2]), np.array(values[1::2])
@@ -229,9 +235,11 @@ def _implicit(command: OveroptimiseCommand, scored: "ScoredSamples") -> dict[str
     from mmalign.evaluation.proxy_report import within_prompt_accuracy
     from mmalign.media import Sample, load_media
     from mmalign.training.implicit_reward import implicit_rewards_of_run
+    from mmalign.training.recipe import load_recipe
 
+    modality: Any = load_recipe(str(command.run[0] / "recipe.yaml")).modality
     samples = [
-        Sample(prompt, load_media(path))
+        Sample(prompt, load_media(path, modality))
         for prompt, group in zip(scored.prompts, scored.media, strict=True)
         for path in group
     ]

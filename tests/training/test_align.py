@@ -167,7 +167,10 @@ def test_a_run_that_was_moved_goes_on_from_another_folder(
         moved = tmp_path / f"moved-{stage}"
         shutil.move(tmp_path / "home" / stage, moved)
         monkeypatch.chdir(tmp_path / "elsewhere")
-        again = summary(align(load_recipe(str(moved / "recipe.yaml")), moved))
+        recipe = load_recipe(str(moved / "recipe.yaml"))
+        with pytest.raises(ConfigError, match=r"sampling\.steps: 2 -> 5"):
+            align(replace(recipe, sampling=replace(SMALL.sampling, steps=5)), moved)
+        again = summary(align(recipe, moved))
         monkeypatch.undo()
         assert {**again, "denoiser_passes": 0} == {**whole, "denoiser_passes": 0}
     (tmp_path / "home" / "train.txt").write_text("a blue star\n")

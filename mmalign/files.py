@@ -69,7 +69,9 @@ def whole_file(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
     unfinished = path.with_name(temporary_name(path.name))
     with writing(path):
         if path.exists() and not path.is_file():
-            raise MmalignError(f"{path}: is no ordinary file, and would be replaced by one; give another name")
+            raise MmalignError(
+                f"{path}: is no ordinary file, and would be replaced by one; give another name"
+            )
         make_folder(path.parent, durable=durable)
         mode = _create(unfinished)
         try:

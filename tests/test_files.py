@@ -56,7 +56,9 @@ def test_names_as_long_as_the_system_takes(tmp_path: Path) -> None:
         with whole_file(tmp_path / name) as unfinished:
             unfinished.write_text("a")
     assert len(names(tmp_path)) == 2
-    too_long = pytest.raises(WriteError, match="the name is too long for this file system; give a shorter one")
+    too_long = pytest.raises(
+        WriteError, match="the name is too long for this file system; give a shorter one"
+    )
     with too_long, whole_file(tmp_path / ("x" * 300)):
         pass
 

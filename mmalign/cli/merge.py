@@ -14,10 +14,10 @@ from mmalign.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeCommand:
-    """Merge the LoRAs of runs of one model, and write a LoRA that plain diffusers loads; its rank is their sum."""
+    """Merge the LoRAs of runs of one model, and write one that plain diffusers or PEFT loads; its rank is their sum."""
 
     runs: Positional[tuple[Path, ...]]
-    """Runs, or folders with pytorch_lora_weights.safetensors."""
+    """Runs, or folders with pytorch_lora_weights.safetensors (diffusers) or adapter_config.json (PEFT)."""
     out: Path
     """A new folder."""
     method: Literal["slerp", "linear"] = "slerp"
@@ -32,8 +32,8 @@ class MergeCommand:
             raise ConfigError("nothing to merge: name runs or lora folders")
         if self.weights and (self.method != "linear" or len(self.weights) != len(self.runs)):
             raise ConfigError("--weights belongs to --method linear, one for each run")
-        if self.method == "slerp" and len(self.runs) < 2 and self.share == 1:
-            raise ConfigError("one run alone is merged with nothing; give two, or --share below 1")
+        if len(self.runs) < 2 and self.share == 1 and not self.weights:
+            raise ConfigError("one run alone is merged with nothing; give two, --share below 1, or --weights")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,18 +45,24 @@ def main(arguments: Sequence[str]) -> int:
     from mmalign.generators.lora_files import read_lora, write_lora
     from mmalign.locks import locked_output
 
-    found = [read_lora(run / "lora" if (run / "lora").is_dir() else run) for run in command.runs]
+    folders = [run / "lora" if (run / "lora").is_dir() else run for run in command.runs]
+    for run in command.runs:
+        if (run / "student").is_dir():
+            raise ConfigError(f"{run}: this run trained a whole model, student/; only LoRAs are merged")
+    found = [read_lora(folder) for folder in folders]
     prefixes = {prefix for prefix, _ in found}
     if len(prefixes) > 1:
-        raise ConfigError(f"LoRAs of different parts of a pipeline: {', '.join(sorted(prefixes))}")
+        raise ConfigError(f"LoRAs of different forms or parts of a pipeline: {', '.join(sorted(prefixes))}")
     updates = [update for _, update in found]
     if len(updates) == 1:
-        merged = dict(updates[0])
+        merged = merging.linear(updates, command.weights or [1.0])
     elif command.method == "slerp":
         merged = merging.slerp(updates)
     else:
         merged = merging.linear(updates, command.weights or [1 / len(updates)] * len(updates))
     with locked_output(command.out):
-        write_lora(command.out, prefixes.pop(), merging.towards_start(merged, share=command.share))
+        write_lora(
+            command.out, prefixes.pop(), merging.towards_start(merged, share=command.share), like=folders[0]
+        )
     print(command.out, file=sys.stdout)
     return 0

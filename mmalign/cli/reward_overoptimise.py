@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mmalign.rewards.base import Reward
 
 PICTURES = (".pdf", ".png", ".svg")
+DISTANCE = "distance, sqrt(KL in nats)"
+"""Of whole samples from the base: of best of n by its formula, along training as the glances measured it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +105,7 @@ def overoptimise(command: OveroptimiseCommand) -> int:
     panels = [
         (
             "best of n by the proxy",
-            "distance, sqrt(KL in nats)",
+            DISTANCE,
             proxy_curve,
             true_curve,
             [f"n = {n}" for n in counts],
@@ -174,7 +176,7 @@ def _training(
     words = [f"step {step:.0f}" if i in (0, len(path.step) - 1) else "" for i, step in enumerate(path.step)]
     panel = (
         f"along training, {len(path.runs)} run{'s' if len(path.runs) > 1 else ''}",
-        "distance, sqrt(drift)",
+        DISTANCE,
         *curves,
         words,
     )
@@ -183,6 +185,7 @@ def _training(
         "steps": path.step.tolist(),
         "proxy": curve_values(curves[0]),
         "true": curve_values(curves[1]),
+        "distance_is": DISTANCE,
     }
     return values, panel
 
@@ -192,10 +195,12 @@ def _check_rewards(folder: Path, command: OveroptimiseCommand) -> None:
     import yaml
 
     from mmalign.evaluation.run_folder import read_run
+    from mmalign.training.recipe_paths import absolute_reward
 
     recipe = yaml.safe_load(read_run(folder).recipe) or {}
     trained, judged = recipe.get("reward") or [], recipe.get("heldout_reward")
-    if list(trained) != [command.proxy] or judged != command.true:
+    given = [absolute_reward(name) for name in (command.proxy, command.true)]
+    if [absolute_reward(name) for name in (*trained, judged or "none")] != given:
         raise ConfigError(
             f"{folder} trained on {' + '.join(trained) or 'no reward'} and was judged by {judged}; give these as "
             "--proxy and --true"
@@ -205,11 +210,17 @@ def _check_rewards(folder: Path, command: OveroptimiseCommand) -> None:
 def _scores_of(
     command: OveroptimiseCommand, proxy: "Reward", gold: "Reward"
 ) -> Callable[[Sequence["SampleFile"]], tuple[Any, Any]]:
+    from dataclasses import replace
+
     import numpy as np
 
+    from mmalign.rewards.base import sound_modality
     from mmalign.rewards.scoring import score_files
 
+    kind = sound_modality([proxy.card, gold.card])
+
     def scores(files: Sequence["SampleFile"]) -> tuple[Any, Any]:
+        files = [replace(file, modality=kind) for file in files]
         rows = list(score_files(files, [proxy, gold], batch_size=command.batch_size))
         values = [np.nan if row.score is None else row.score for row in rows]
         return np.array(values[::2]), np.array(values[1::2])
@@ -224,9 +235,11 @@ def _implicit(command: OveroptimiseCommand, scored: "ScoredSamples") -> dict[str
     from mmalign.evaluation.proxy_report import within_prompt_accuracy
     from mmalign.media import Sample, load_media
     from mmalign.training.implicit_reward import implicit_rewards_of_run
+    from mmalign.training.recipe import load_recipe
 
+    modality: Any = load_recipe(str(command.run[0] / "recipe.yaml")).modality
     samples = [
-        Sample(prompt, load_media(path))
+        Sample(prompt, load_media(path, modality))
         for prompt, group in zip(scored.prompts, scored.media, strict=True)
         for path in group
     ]

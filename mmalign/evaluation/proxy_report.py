@@ -25,7 +25,7 @@ from mmalign.evaluation.run_folder import finite, read_run
 from mmalign.evaluation.verdicts import COVARIATES, Covariates
 from mmalign.losses.selection import best_of_n_kl
 from mmalign.media import SampleFile
-from mmalign.rewards.base import Reward
+from mmalign.rewards.base import Reward, sound_modality
 from mmalign.rewards.scoring import score_files
 
 DIRECT = ("flow_dpo", "diffusion_dpo", "token_dpo")
@@ -98,8 +98,9 @@ def score_pool(
     Raises:
         ConfigError: no sample has both scores.
     """
+    kind = sound_modality([proxy.card, gold.card])
     files = [
-        SampleFile("", medium, prompt, str(medium))
+        SampleFile("", medium, prompt, str(medium), kind)
         for prompt, group in zip(prompts, media, strict=True)
         for medium in group
     ]
@@ -217,9 +218,10 @@ def contrasts(
     partners = contrast_partners(samples.prompts)[:MOST_CONTRASTS]
     if not partners:
         return None
+    kind = sound_modality([proxy.card, gold.card])
     best = [group[int(np.argmax(g))] for group, g in zip(samples.media, samples.gold, strict=True)]
     files = [
-        SampleFile("", best[medium], samples.prompts[prompt], str(best[medium]))
+        SampleFile("", best[medium], samples.prompts[prompt], str(best[medium]), kind)
         for i, j in partners
         for prompt, medium in ((i, i), (j, j), (i, j), (j, i))
     ]
@@ -262,8 +264,7 @@ class TrainingPath:
         law: direct for DPO on given pairs, else policy-gradient.
         runs: R folders.
         step: [C], optimiser steps.
-        d: [C], the square root of the mean drift: of token models of nats per token, of denoisers of squared
-            prediction error, to which the KL is proportional; laws keep their form under such a factor.
+        d: [C], the square root of the mean ``kl`` of the glances: nats of whole samples, as of the best of n.
         proxy: [R, C], gains, NaN where a run has no such glance.
         gold: [R, C].
     """
@@ -302,15 +303,14 @@ def training_path(
             if None
             not in (
                 values := tuple(
-                    finite(row.get(name))
-                    for name in ("drift", "train_reward_heldout_prompts", "heldout_reward")
+                    finite(row.get(name)) for name in ("kl", "train_reward_heldout_prompts", "heldout_reward")
                 )
             )
         ]
         if not glances:
             raise DataError(
-                "no glance in metrics.jsonl has a training reward, a held-out one and a drift; train with "
-                "--evaluation.every",
+                "no glance in metrics.jsonl has a training reward, a held-out one and a kl; train with "
+                "--evaluation.every (older runs measured another distance, `drift`, which is no KL)",
                 file=folder,
             )
         first = run.pairs[: recipe.get("evaluation", {}).get("glance", 48)]

@@ -16,21 +16,26 @@ Update = Mapping[str, tuple[Tensor, Tensor]]
 """By layer: down [r, in] and up [out, r]; the layer changes by up @ down (its scale alpha / rank inside ``up``)."""
 
 
-def read_update(state: Mapping[str, Tensor], scale: float) -> dict[str, tuple[Tensor, Tensor]]:
+def read_update(state: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, tuple[Tensor, Tensor]]:
     """A LoRA file's tensors as updates by layer.
 
     Args:
         state: PEFT's or diffusers' names, ``<layer>.lora_A.weight`` and ``<layer>.lora_B.weight``.
-        scale: alpha / rank.
+        scales: by layer, what its update is multiplied with.
 
     Raises:
-        ConfigError: a layer has one half only, or there is no LoRA.
+        ConfigError: a layer has one half only, or something beside a LoRA (DoRA, biases, whole modules).
     """
     downs = {n.removesuffix(".lora_A.weight"): t for n, t in state.items() if n.endswith(".lora_A.weight")}
     ups = {n.removesuffix(".lora_B.weight"): t for n, t in state.items() if n.endswith(".lora_B.weight")}
     if not downs or downs.keys() != ups.keys() or len(downs) + len(ups) != len(state):
         raise ConfigError("not a plain LoRA: expected lora_A and lora_B of every layer and nothing else")
-    return {name: (downs[name].float(), scale * ups[name].float()) for name in downs}
+    return {name: (downs[name].float(), scales[name] * ups[name].float()) for name in downs}
+
+
+def change(down: Tensor, up: Tensor) -> Tensor:
+    """What a layer's weights change by, [out, in]; of a convolution with its window flattened."""
+    return up.flatten(1) @ down.flatten(1)
 
 
 def slerp_weights(first: Tensor, second: Tensor, share: float) -> tuple[float, float]:
@@ -79,8 +84,7 @@ def slerp(updates: Sequence[Update], *, share: float = 0.5) -> dict[str, tuple[T
     for k, update in enumerate(updates[1:], start=2):
         part = share if len(updates) == 2 else 1 / k
         for name, (down, up) in update.items():
-            mine, other = merged[name][1] @ merged[name][0], up @ down
-            a, b = slerp_weights(mine, other, part)
+            a, b = slerp_weights(change(*merged[name]), change(down, up), part)
             merged[name] = stack([merged[name], (down, up)], [a, b])
     return merged
 

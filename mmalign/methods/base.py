@@ -14,7 +14,9 @@ from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.media import Sample
 from mmalign.methods.latents import LatentPairs, LatentSamples
 from mmalign.processes import Processes
-from mmalign.rewards.base import DifferentiableReward, Reward
+from mmalign.rewards.base import DifferentiableReward, Reward, Score
+from mmalign.rewards.learning import after_rollout, gathered
+from mmalign.rewards.rows import join_scores, without_score
 
 D = TypeVar("D")
 
@@ -65,9 +67,17 @@ class Task:
             raise ConfigError(f"this method learns from {what}, and was given {type(self.data).__name__}")
         return self.data
 
-    @torch.no_grad()
     def score(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] of clean latents, on the CPU; NaN where the reward has none.
+
+        Raises:
+            ConfigError: no reward was given.
+        """
+        return self.judged(latents, prompts).value.float()
+
+    @torch.no_grad()
+    def judged(self, latents: Tensor, prompts: Sequence[str]) -> Score:
+        """What the reward says of B clean latents, on the CPU; of several processes the values of all.
 
         Raises:
             ConfigError: no reward was given.
@@ -75,13 +85,18 @@ class Task:
         if self.reward is None:
             raise ConfigError("this method needs a reward; add --reward NAME")
         processes = Processes()
-        mine, scores = processes.share(len(latents)), [torch.zeros(0)]
+        mine, scores = processes.share(len(latents)), [without_score([])]
         for start in range(mine.start, mine.stop, self.draw_batch):
             rows = slice(start, min(start + self.draw_batch, mine.stop))
             media = self.adapter.decode(latents[rows])
             samples = [Sample(p, m) for p, m in zip(prompts[rows], media, strict=True)]
-            scores.append(self.reward.score(samples).value.float().cpu())
-        return processes.gather(torch.cat(scores), total=len(latents))
+            scores.append(self.reward.score(samples))
+        return gathered(self.reward, join_scores(scores), total=len(latents))
+
+    def after_rollout(self, prompts: Sequence[str], scores: Score) -> None:
+        """Let what learns in the reward take the step that belongs to a rollout of an online method."""
+        if self.reward is not None:
+            after_rollout(self.reward, [Sample(prompt) for prompt in prompts], scores)
 
     def score_with_grad(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores [B] whose gradient reaches the clean latents, through decoder and reward.

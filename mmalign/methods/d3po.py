@@ -71,18 +71,12 @@ class D3PO(TrajectoryMethod):
             raise ConfigError("all samples of a step have equal scores; there is nothing to prefer")
         chosen, rejected = torch.tensor(pairs).unbind(1)
         steps = torch.tensor(list(drawn.trajectory.window))
-        notes = {
-            "train_reward": float(drawn.scores.mean()),
-            "train_reward_std": float(drawn.scores.std(1).mean()),
-        }
-        if drawn.missing:
-            notes["unscored"] = float(drawn.missing)
         return PairSteps(
             drawn.trajectory,
             chosen.repeat_interleave(len(steps)),
             rejected.repeat_interleave(len(steps)),
             steps.repeat(len(chosen)),
-            notes,
+            drawn.notes(),
         )
 
     def loss(self, batch: PairSteps) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,6 +1,7 @@
 """What online methods share, in any family of generators: groups of new samples, scored, for several steps."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor
 from mmalign.errors import ConfigError
 from mmalign.methods.base import Method, Task, epoch_rows
 from mmalign.methods.configs.online import GroupConfig
+from mmalign.rewards.base import Score
+from mmalign.rewards.learning import learnt_state, load_learnt_state, reports
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,18 +24,23 @@ class Rollout:
         prompts: B texts.
         scores: [P, G], in the scorer's unit; a missing one is its group's mean, so that its advantage is 0.
         missing: how many were missing.
+        judged: what the reward said.
+        learnt: what was worth plotting of a reward that learns, as it was when it said so.
     """
 
     trajectory: Any
     prompts: list[str]
     scores: Tensor
     missing: int
+    judged: Score
+    learnt: Mapping[str, float]
 
     def notes(self) -> dict[str, float]:
         """Numbers of the whole rollout, for the metrics."""
         notes = {
             "train_reward": float(self.scores.mean()),
             "train_reward_std": float(self.scores.std(1).mean()),
+            **self.learnt,
         }
         return notes | ({"unscored": float(self.missing)} if self.missing else {})
 
@@ -61,7 +69,9 @@ class GroupMethod(Method):
         key = (index, count, seed)
         if self._drawn is None or self._drawn[0] != key:
             self._drawn = None  # the old one is freed first
-            self._drawn = key, self.draw(index, count=count, seed=seed)
+            new = self.draw(index, count=count, seed=seed)
+            self._drawn = key, new
+            self.task.after_rollout(new.prompts, new.judged)
         drawn: Rollout = self._drawn[1]
         return drawn
 
@@ -72,14 +82,16 @@ class GroupMethod(Method):
             ConfigError: ``count`` samples are no whole number of groups, or no sample of a prompt has a score.
         """
         trajectory, prompts = self.draw_unscored(index, count=count, seed=seed)
-        scores = self.task.score(self.encoded(trajectory), prompts).unflatten(0, (-1, self.groups.group_size))
+        learnt = reports(self.task.reward)
+        judged = self.task.judged(self.encoded(trajectory), prompts)
+        scores = judged.value.float().unflatten(0, (-1, self.groups.group_size))
         missing = scores.isnan()
         if missing.all(1).any():
             raise ConfigError(
                 f"reward {self.task.reward.card.name if self.task.reward else ''}: no sample of a prompt has a score"
             )
         filled = torch.where(missing, scores.nanmean(1, keepdim=True), scores)
-        return Rollout(trajectory, prompts, filled, int(missing.sum()))
+        return Rollout(trajectory, prompts, filled, int(missing.sum()), judged, learnt)
 
     def grouped_prompts(self, index: int, *, count: int, seed: int) -> list[str]:
         """The prompts of ``count`` samples, each for a whole group.
@@ -95,6 +107,14 @@ class GroupMethod(Method):
             )
         rows = epoch_rows(index, size=count // G, count=len(self.task.prompts), seed=seed)
         return [self.task.prompts[int(row)] for row in rows for _ in range(G)]
+
+    def state(self) -> dict[str, Tensor]:
+        """What the reward has learnt."""
+        return learnt_state(self.task.reward)
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """What the reward had learnt, as it was."""
+        load_learnt_state(self.task.reward, state)
 
     def shares(self, step: int, count: int) -> Tensor:
         """The samples of this step: the k-th share of a rollout's groups, in a new order for every rollout."""

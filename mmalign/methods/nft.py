@@ -134,9 +134,11 @@ class NFT(OnlineMethod):
             self.generator.kept.blend("old", decay=decay)
 
     def state(self) -> dict[str, Tensor]:
-        """The old policy."""
-        return self.generator.kept.state()
+        """The old policy, beside what the reward has learnt."""
+        return {**super().state(), **self.generator.kept.state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """The old policy, as it was."""
-        self.generator.kept.load_state(state)
+        """The old policy and what the reward had learnt, as they were."""
+        learnt = super().state().keys()
+        super().load_state({name: state[name] for name in learnt & state.keys()})
+        self.generator.kept.load_state({name: t for name, t in state.items() if name not in learnt})

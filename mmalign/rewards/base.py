@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class Score:
         tokens: B times text and score per token.
         regions: [B, H, W] in [0, 1], high where the fault is.
         text: B times a judge's rationale.
+        parts: of a reward that is made of others, what each of those said, in their order.
 
     Raises:
         ShapeError: the lengths differ, or ``value`` and ``status`` disagree about what failed.
@@ -47,6 +48,7 @@ class Score:
     tokens: list[TokenScores] | None = None
     regions: Tensor | None = None
     text: list[str] | None = None
+    parts: tuple["Score", ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.status)
@@ -152,6 +154,15 @@ def obstacle(sample: Sample, card: RewardCard) -> str:
 def takes(card: RewardCard, media: Media) -> bool:
     """Whether a reward is made for this medium; what takes sound takes speech."""
     return media.modality in card.modalities or (isinstance(media, Speech) and "audio" in card.modalities)
+
+
+def sound_modality(cards: Sequence[RewardCard]) -> Literal["speech"] | None:
+    """As what files of sound are read for several rewards: as speech where one of them takes nothing else.
+
+    What takes sound takes speech, so all of them can score it.
+    """
+    alone = any("speech" in card.modalities and "audio" not in card.modalities for card in cards)
+    return "speech" if alone else None
 
 
 def finite(media: Media) -> bool:

@@ -48,6 +48,11 @@ class WeightedSum:
             source="; ".join(card.source for card in cards),
         )
 
+    @property
+    def parts(self) -> tuple[Reward, ...]:
+        """The rewards, in the order of ``Score.parts``."""
+        return tuple(reward for reward, _ in self.rewards)
+
     def score(self, samples: Sequence[Sample]) -> Score:
         """One sum per sample."""
         scores = [reward.score(samples) for reward, _ in self.rewards]
@@ -101,6 +106,11 @@ class Minimum:
         self.card, self.rewards, self.scales = card, tuple(rewards), tuple(scales)
         self.whole_groups = any(getattr(reward, "whole_groups", False) for reward in rewards)
 
+    @property
+    def parts(self) -> tuple[Reward, ...]:
+        """The rewards, in the order of ``Score.parts``."""
+        return self.rewards
+
     def score(self, samples: Sequence[Sample]) -> Score:
         """One minimum per sample."""
         scores = [reward.score(samples) for reward in self.rewards]
@@ -137,6 +147,11 @@ class Gate:
         self.card, self.reward, self.gates, self.otherwise = card, reward, tuple(gates), otherwise
         every = [reward, *(gate for gate, _ in gates)]
         self.whole_groups = any(getattr(each, "whole_groups", False) for each in every)
+
+    @property
+    def parts(self) -> tuple[Reward, ...]:
+        """The reward and its gates, in the order of ``Score.parts``."""
+        return (self.reward, *(gate for gate, _ in self.gates))
 
     def score(self, samples: Sequence[Sample]) -> Score:
         """One value per sample."""
@@ -183,7 +198,7 @@ def combined(
     aspects = {
         reward.card.name: score.value.float().cpu() for reward, score in zip(rewards, scores, strict=True)
     }
-    return Score(value.masked_fill(failed, math.nan), status, aspects=aspects)
+    return Score(value.masked_fill(failed, math.nan), status, aspects=aspects, parts=tuple(scores))
 
 
 def common_modalities(cards: Sequence[RewardCard], name: str) -> tuple[str, ...]:

@@ -45,7 +45,13 @@ class WithinPrompt:
             ALONE if entry == OK and math.isnan(number) else entry
             for entry, number in zip(score.status, value.tolist(), strict=True)
         ]
-        return Score(value, status, aspects={self.reward.card.name: score.value.float().cpu()})
+        aspects = {self.reward.card.name: score.value.float().cpu()}
+        return Score(value, status, aspects=aspects, parts=(score,))
+
+    @property
+    def parts(self) -> tuple[Reward, ...]:
+        """The reward, as ``Score.parts`` has what it said."""
+        return (self.reward,)
 
 
 class Contrastive:
@@ -93,12 +99,13 @@ class Contrastive:
 
 
 class Constrained:
-    """A main reward, kept to thresholds of others by Lagrange multipliers that the caller lets learn.
+    """A main reward, kept to thresholds of others by Lagrange multipliers that learn from each rollout.
 
         value = (n - sum_i m[i]) * A_0 + sum_i m[i] * A_i,   A the z scores inside each prompt's samples
         u <- u - rate * momentum average of d/du sum_i m[i](u) * (mean score_i - threshold_i)
 
-    ``score`` is the same however often it is called; ``update`` takes the one step that belongs to a batch.
+    ``score`` is the same however often it is called; ``after_rollout`` takes the one step that belongs to a rollout,
+    and every online method calls it. What scores files, or judges a run, leaves the multipliers where they are.
 
     Args:
         card: of the mixture.
@@ -142,6 +149,11 @@ class Constrained:
         """[n], what each constraint counts now."""
         return multipliers(self.u, kind=self.kind)
 
+    @property
+    def parts(self) -> tuple[Reward, ...]:
+        """The main reward and the constraints, in the order of ``Score.parts``."""
+        return (self.main, *self.others)
+
     def score(self, samples: Sequence[Sample]) -> Score:
         """One value per sample; one that a reward cannot score, or that is alone with its prompt, has none."""
         rewards = [self.main, *self.others]
@@ -157,12 +169,12 @@ class Constrained:
         """Let the multipliers follow the mean scores of a batch.
 
         Args:
-            score: what ``score`` gave; its aspects hold the raw scores.
+            score: what ``score`` gave; its parts hold the raw scores.
 
         Raises:
             ConfigError: it holds no score by a constraint.
         """
-        means = torch.stack([score.aspects[reward.card.name].nanmean() for reward in self.others])
+        means = torch.stack([part.value.float().cpu().nanmean() for part in score.parts[1:]])
         if not bool(means.isfinite().all()):
             raise ConfigError(
                 f"reward '{self.card.name}': no sample of the batch has a score by every constraint"
@@ -172,6 +184,26 @@ class Constrained:
         assert u.grad is not None
         self._speed = self.momentum * self._speed + u.grad
         self.u = self.u - self.rate * self._speed
+
+    def after_rollout(self, samples: Sequence[Sample], scores: Score) -> None:
+        """``update`` by a rollout."""
+        del samples
+        self.update(scores)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the multipliers are made of, and their momentum."""
+        return {"u": self.u, "speed": self._speed}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """As they were."""
+        self.u, self._speed = state["u"].clone(), state["speed"].clone()
+
+    def report(self) -> dict[str, float]:
+        """Each constraint's multiplier."""
+        return {
+            f"multiplier/{reward.card.name}": value
+            for reward, value in zip(self.others, self.multipliers.tolist(), strict=True)
+        }
 
 
 def within_prompt(card: RewardCard, *, device: str = "cpu", of: str, how: str = "z") -> WithinPrompt:

@@ -53,6 +53,21 @@ def join_scores(parts: Sequence[Score]) -> Score:
         tokens=_listed([part.tokens for part in parts], parts, TokenScores((), ())),
         regions=_joined_regions(parts),
         text=_listed([part.text for part in parts], parts, ""),
+        parts=_joined_parts(parts),
+    )
+
+
+def _joined_parts(scores: Sequence[Score]) -> tuple[Score, ...]:
+    """Of a composed reward; of scores that lack them, nobody's."""
+    count = max((len(score.parts) for score in scores), default=0)
+    return tuple(
+        join_scores(
+            [
+                score.parts[k] if score.parts else without_score(["no score"] * len(score.status))
+                for score in scores
+            ]
+        )
+        for k in range(count)
     )
 
 
@@ -94,6 +109,7 @@ def pick(score: Score, rows: Sequence[int]) -> Score:
         tokens=None if score.tokens is None else [score.tokens[i] for i in where],
         regions=None if score.regions is None else score.regions[where],
         text=None if score.text is None else [score.text[i] for i in where],
+        parts=tuple(pick(part, where) for part in score.parts),
     )
 
 

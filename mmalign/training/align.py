@@ -21,13 +21,23 @@ from mmalign.processes import Processes
 from mmalign.rewards.cards import find_card, load_reward, parse_weighted
 from mmalign.rewards.compose import WeightedSum, load_weighted
 from mmalign.training.folder import RunFolder, write_json
-from mmalign.training.judging import Judge, Side, guards_result, heldout_result, train_result
+from mmalign.training.identity import UNKNOWN
+from mmalign.training.judging import (
+    Judge,
+    Side,
+    guards_result,
+    heldout_result,
+    judged_samples,
+    train_result,
+)
 from mmalign.training.loop import train
 from mmalign.training.memory import parked, tile_vae
 from mmalign.training.progress import console
 from mmalign.training.recipe import Recipe, SamplingConfig, save_recipe
+from mmalign.training.recipe_paths import with_absolute_paths
 from mmalign.training.rounds import Rounds, read_rounds
 from mmalign.training.sources import given_data, own_data
+from mmalign.training.stage_keys import Key, StageKeys, training_key
 from mmalign.training.versions import versions
 
 
@@ -41,12 +51,14 @@ def align(recipe: Recipe, folder: Path) -> Path:
         LockedError: another process is at work in this folder.
     """
     with locked_folder(folder) if Processes().main else nullcontext():
-        return _align(recipe, folder)
+        return _align(with_absolute_paths(recipe), folder)
 
 
 def _align(recipe: Recipe, folder: Path) -> Path:
     check_gradient(recipe)
     run, main = RunFolder(folder), Processes().main
+    keys = StageKeys(run)
+    key = check_unchanged(recipe, keys)
     if main:
         save_recipe(recipe, run.recipe)
     with console.status(f"loading {recipe.model}"):
@@ -54,11 +66,14 @@ def _align(recipe: Recipe, folder: Path) -> Path:
         reward = load_weighted(recipe.reward) if recipe.reward and recipe.learns_from_reward else None
         heldout = load_reward(recipe.heldout_reward) if recipe.heldout_reward else None
     run.forget(adapter.generator.denoiser_passes)
-    judge = Judge(recipe, run, adapter, reward, heldout)
+    judge = Judge(recipe, run, adapter, reward, heldout, keys=keys)
     # What a user brings is read before anything long is begun.
     task = prepare(recipe, adapter, reward)
     before = judge.side("before", recipe.sampling)
     judge.remember(before)
+    if UNKNOWN in str(key):  # it has been fetched meanwhile
+        key = check_unchanged(recipe, keys)
+    keys.begin_training(key)
     if recipe.labels is not None:
         stopped_early = Rounds(recipe, run, task, judge, heldout).train(before)
     else:
@@ -75,7 +90,8 @@ def _align(recipe: Recipe, folder: Path) -> Path:
     if main:
         save_weights(adapter, run)
     after = judge.side("after", student_sampling(recipe))
-    summary = summarise(recipe, run, adapter, before, after, stopped_early=stopped_early)
+    before = judge.by_the_final_reward(before)
+    summary = summarise(recipe, run, adapter, before, after, keys, stopped_early=stopped_early)
     write_json(run.summary, summary)
     if main:
         with console.status("writing the report"):
@@ -83,6 +99,22 @@ def _align(recipe: Recipe, folder: Path) -> Path:
             write_model_card(run.path)
     Processes().finish()
     return run.path
+
+
+def check_unchanged(recipe: Recipe, keys: StageKeys) -> Key:
+    """Before anything is loaded, refuse to go on with a run whose samples and weights were made otherwise.
+
+    Returns:
+        What this recipe's samples and weights are made from.
+
+    Raises:
+        ConfigError: with the difference.
+    """
+    prompts, _ = judged_samples(recipe)
+    key = training_key(recipe, prompts[: recipe.evaluation.glance])
+    keys.check_training(key)
+    keys.say_other_versions()
+    return key
 
 
 def check_gradient(recipe: Recipe) -> None:
@@ -172,6 +204,7 @@ def summarise(
     adapter: Any,
     before: Side,
     after: Side,
+    keys: StageKeys,
     *,
     stopped_early: str | None = None,
 ) -> dict[str, Any]:
@@ -204,4 +237,5 @@ def summarise(
         "processes": int(Processes().sum(torch.ones((), dtype=torch.int64))),
         "peak_rss_mb": round(process.getrusage(process.RUSAGE_SELF).ru_maxrss / 1024),
         "versions": versions(),
+        "made_from": keys.digests(),
     }

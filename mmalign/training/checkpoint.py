@@ -7,6 +7,7 @@ is passed over, with a word, and the one before it is taken.
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -97,9 +98,7 @@ def load_policy(folder: Path, parameters: dict[str, nn.Parameter]) -> Path | Non
     if found is None:
         return None
     weights = load_file(found / POLICY)
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-    if {name: tuple(tensor.shape) for name, tensor in weights.items()} != shapes:
-        raise ConfigError(f"{found}: holds another policy (other model or lora_rank); start a new run")
+    check_fits(weights, parameters, found)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
@@ -158,3 +157,18 @@ def _sums(checkpoint: Path) -> str:
         with (checkpoint / name).open("rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     return "".join(lines)
+
+
+def check_fits(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], folder: Path) -> None:
+    """Refuse weights of other names or shapes; a copy would broadcast a rank of 1.
+
+    Raises:
+        ConfigError: with the first that differs.
+    """
+    wanted, got = ({n: list(t.shape) for n, t in named.items()} for named in (parameters, weights))
+    if wanted != got:
+        name = min(n for n in wanted.keys() | got.keys() if wanted.get(n) != got.get(n))
+        raise ConfigError(
+            f"{folder}: holds another policy (other model or lora_rank): {name} is {got.get(name, 'missing')}, "
+            f"expected {wanted.get(name, 'none')}; start a new run"
+        )

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmalign.data.pairs import read_pairs
 from mmalign.data.prompts import read_prompts
 from mmalign.data.ratings import read_demonstrations
 from mmalign.data.writers import format_rows
+from mmalign.errors import DataError
 from mmalign.evaluation.media_guards import media_guards
 from mmalign.evaluation.previews import save_previews
 from mmalign.evaluation.statistics import paired_bootstrap
@@ -21,10 +23,13 @@ from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.cards import find_card
 from mmalign.rewards.compose import score_in_batches
-from mmalign.training.drift import drift
+from mmalign.rewards.learning import learners
+from mmalign.training.drift import distances
 from mmalign.training.folder import RunFolder
+from mmalign.training.identity import of_tensors
 from mmalign.training.recipe import Recipe, SamplingConfig
 from mmalign.training.samples import draw_samples, scored_rows
+from mmalign.training.stage_keys import StageKeys, measured_key
 
 HELDOUT_SEED = 1_000_000
 """First seed of held-out samples."""
@@ -53,22 +58,33 @@ class Judge:
     """Draws and scores held-out samples, the same prompts and seeds on both sides."""
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, adapter: Any, reward: Reward | None, heldout: Reward | None
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        adapter: Any,
+        reward: Reward | None,
+        heldout: Reward | None,
+        *,
+        keys: StageKeys | None = None,
     ) -> None:
         self.recipe, self.run, self.adapter = recipe, run, adapter
+        self.keys = StageKeys(run) if keys is None else keys
         self.reward, self.heldout = reward, heldout
         self._base: dict[str, Tensor] = {}
-        prompts = heldout_prompts(recipe)
-        count = min(-(-recipe.evaluation.n // SAMPLES_PER_HELDOUT_PROMPT), len(prompts))
-        rounds = -(-recipe.evaluation.n // count)
-        self.prompts = [prompt for prompt in prompts[:count] for _ in range(rounds)][: recipe.evaluation.n]
-        self.seeds = [HELDOUT_SEED + i for i in range(len(self.prompts))]
+        self.prompts, self.seeds = judged_samples(recipe)
 
     def side(self, side: str, sampling: SamplingConfig, *, again: bool = True) -> Side:
         """Draw and measure one side: "before" is the base, every other name the policy as it is.
 
         For ``again`` see ``write_samples``.
+
+        Raises:
+            DataError: the samples that are there are of other prompts or seeds.
         """
+        weights = None if side == "before" else of_tensors(trained(self.adapter.generator.policy))
+        self.keys.begin_measuring(
+            side, measured_key(self.recipe, self.prompts, self.seeds, sampling, weights=weights)
+        )
         samples = draw_samples(
             self.adapter,
             self.run,
@@ -81,6 +97,7 @@ class Judge:
             again=again,
         )
         folder = self.run.samples / side
+        check_paired(samples, self.prompts, self.seeds, folder / "metadata.jsonl")
         score = None if self.heldout is None else score_in_batches(self.heldout, samples)
         main = Processes().main
         if main and score is not None and self.heldout is not None:
@@ -105,11 +122,20 @@ class Judge:
     def remember(self, before: Side) -> None:
         """Take the first samples of the base as what later glances are compared with."""
         rows = slice(0, self.recipe.evaluation.glance)
-        scores = {"heldout": before.heldout, "train": before.train}
+        train = (
+            None if any(learners(self.reward)) else before.train
+        )  # one that learns is another reward each time
+        scores = {"heldout": before.heldout, "train": train}
         self._base = {name: values[rows] for name, values in scores.items() if values is not None}
 
+    def by_the_final_reward(self, before: Side) -> Side:
+        """The base as the training reward sees it now, where that has learnt since: both sides by one reward."""
+        if self.reward is None or not any(learners(self.reward)):
+            return before
+        return replace(before, train=score_in_batches(self.reward, before.samples).value)
+
     def glance(self, step: int) -> tuple[dict[str, float], str | None]:
-        """A few held-out samples of the policy as it is: rewards, guards, drift; and a reason to stop, if there is one.
+        """A few held-out samples of the policy as it is: rewards, guards, KL; and a reason to stop, if there is one.
 
         The first of the samples are kept, so that people can watch one prompt and seed change.
         The reason: the training reward rose and the held-out one fell, on the same prompts and seeds, by more than the
@@ -132,7 +158,7 @@ class Judge:
         }
         values = {GLANCED[name]: float(scores.nanmean()) for name, scores in found.items()}
         values |= media_guards(media, prompts)
-        values["drift"] = drift(self.adapter, prompts[:DRIFT_SAMPLES], sampling)
+        values |= distances(self.adapter, prompts[:DRIFT_SAMPLES], sampling)
         return {name: value for name, value in values.items() if math.isfinite(value)}, self._hacked(found)
 
     def _hacked(self, found: Mapping[str, Tensor]) -> str | None:
@@ -164,6 +190,37 @@ def keep_glance(folder: Path, samples: Sequence[Sample], seeds: Sequence[int], m
         rows.append({"file_name": name, "prompt": sample.prompt, "seed": seed})
     with whole_file(folder / "metadata.jsonl") as unfinished:
         unfinished.write_text(format_rows(rows, "jsonl"), encoding="utf-8")
+
+
+def judged_samples(recipe: Recipe) -> tuple[list[str], list[int]]:
+    """The prompts and seeds of held-out samples, the same on both sides."""
+    prompts = heldout_prompts(recipe)
+    count = min(-(-recipe.evaluation.n // SAMPLES_PER_HELDOUT_PROMPT), len(prompts))
+    rounds = -(-recipe.evaluation.n // count)
+    judged = [prompt for prompt in prompts[:count] for _ in range(rounds)][: recipe.evaluation.n]
+    return judged, [HELDOUT_SEED + i for i in range(len(judged))]
+
+
+def check_paired(samples: Sequence[Sample], prompts: Sequence[str], seeds: Sequence[int], file: Path) -> None:
+    """Refuse samples that are not of these prompts and seeds, since a gain is of pairs.
+
+    Raises:
+        DataError: one of them is another, or there is another number, with the row.
+    """
+    found = [(sample.prompt, sample.meta["seed"]) for sample in samples]
+    for number, (got, wanted) in enumerate(zip_longest(found, zip(prompts, seeds, strict=True)), 1):
+        if got != wanted:
+            raise DataError(
+                f"expected prompt and seed {wanted}, got {got}; before and after have to be of the same ones. "
+                "Delete this folder and go on with --resume, which draws it anew",
+                file=file,
+                row=number,
+            )
+
+
+def trained(policy: nn.Module) -> dict[str, Tensor]:
+    """The parameters that training moves, by name."""
+    return {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
 
 
 def heldout_prompts(recipe: Recipe) -> list[str]:

@@ -129,11 +129,12 @@ def by_reward_and_people(reward: Reward, people: Labeller, *, budget: int) -> La
 
 
 def _difference(reward: Reward, questions: Sequence[Question]) -> Tensor:
-    """[B], of the scores of the two sides, above 0 where the first is better; NaN where one is missing."""
-    first, second = (
-        score_in_batches(reward, [getattr(question, side) for question in questions]).value
-        for side in ("first", "second")
-    )
+    """[B], of the scores of the two sides, above 0 where the first is better; NaN where one is missing.
+
+    Both sides are scored together, as a reward that compares the samples of a prompt has to see them.
+    """
+    samples = [getattr(question, side) for side in ("first", "second") for question in questions]
+    first, second = score_in_batches(reward, samples).value.unflatten(0, (2, len(questions)))
     return (first - second) * (1 if reward.card.higher_is_better else -1)
 
 
@@ -169,8 +170,11 @@ def read_answers(path: Path, questions: Sequence[Question]) -> list[Answer | Non
         DataError: the file answers other questions.
     """
     rows = [json.loads(line) for line in json_lines(path)]
-    asked = [(question.first.meta["file_name"], question.second.meta["file_name"]) for question in questions]
-    if [(row["first"], row["second"]) for row in rows] != asked:
+    asked = [
+        (question.prompt, question.first.meta["file_name"], question.second.meta["file_name"])
+        for question in questions
+    ]
+    if [(row["prompt"], row["first"], row["second"]) for row in rows] != asked:
         raise DataError("answers other questions than this round asks", file=path)
     return [
         None if row["choice"] is None else Answer(row["choice"], row["annotator"], row["source"])

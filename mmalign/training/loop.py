@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
+from mmalign.errors import ConfigError
 from mmalign.files import whole_file
 from mmalign.generators.denoising import DenoisingGenerator
 from mmalign.methods.base import Method
@@ -55,6 +56,7 @@ def train(
     Raises:
         NonFiniteError: a loss or gradient is not finite, and nothing was applied; or the weights are not finite after
             a step, and nothing of it was written.
+        ConfigError: the run has trained more steps already.
         Stopped: a signal came; after a checkpoint.
     """
     processes = Processes()
@@ -71,6 +73,10 @@ def train(
     if first == 0:
         method.check_start(size=config.batch_size, seed=config.seed)
     last = config.steps if until is None else until
+    if first > last:
+        raise ConfigError(
+            f"train.steps = {last}, but this run has trained {first} steps already; give as many"
+        )
     every = whole_rollouts(config.checkpoint_every, method.steps_per_rollout)
 
     def save(step: int) -> None:

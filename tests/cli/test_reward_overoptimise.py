@@ -108,7 +108,7 @@ def test_accuracy_on_shifted_samples_falls_by_the_difference(world: Path, tmp_pa
 
 @pytest.fixture
 def run(world: Path, tmp_path: Path) -> Path:
-    """A run folder whose glances follow d (1 - d / 2) in stds of the samples before: drift 0.25, 1 and 4."""
+    """A run folder whose glances follow d (1 - d / 2) in stds of the samples before: a KL of 0.25, 1 and 4 nats."""
     from mmalign.rewards.cards import load_reward
 
     folder = tmp_path / "run"
@@ -129,7 +129,7 @@ def run(world: Path, tmp_path: Path) -> Path:
     scores = {name: load_reward(name).score(samples).value.double() for name in (PROXY, TRUE)}
     metrics = []
     for step, d in ((1, 0.5), (2, 1.0), (3, 2.0)):
-        row: dict[str, float] = {"step": step, "loss": 0.5, "drift": d * d}
+        row: dict[str, float] = {"step": step, "loss": 0.5, "kl": d * d}
         for key, name in (("train_reward_heldout_prompts", PROXY), ("heldout_reward", TRUE)):
             fall = 0.0 if name == PROXY else 0.5
             std = float(scores[name].std(correction=0))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from mmalign.rewards.base import Score
 from mmalign.rewards.cards import load_reward
 from mmalign.rewards.rows import without_score
 from tests.generators.small_token_models import CODES, END, FIRST, llama
+from tests.methods import constrained
 
 N, T = 6, 5
 SIZE = 4
@@ -482,3 +484,19 @@ def test_rewards_a_constant_apart_teach_alike(student: SpeechAdapter) -> None:
         method: Any = load_method("token_reward_distillation")(config, given)
         losses.append(method.loss(method.batch(0, size=N, seed=0))[0])
     assert_close(*losses, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["token_d3po", "token_grpo", "token_reward_distillation"])
+def test_multipliers_of_a_reward_follow_the_rollouts_and_resume(
+    name: str, adapter: SpeechAdapter, tmp_path: Path
+) -> None:
+    config: Any = replace(SMALL[name], updates_per_rollout=2)  # type: ignore[call-arg]
+
+    def method(reward: Any) -> Method:
+        task = Task(adapter, prompts=PROMPTS, reward=reward)
+        if name == "token_reward_distillation":
+            task = replace(task, data=samples(adapter, scored=True))
+        made: Method = load_method(name)(config, task)
+        return made
+
+    constrained.check(method, adapter.generator, tmp_path)

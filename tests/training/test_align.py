@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.errors import ConfigError, NonFiniteError
+from mmalign.errors import ConfigError, DataError, NonFiniteError
+from mmalign.media import Sample
 from mmalign.methods.configs import FlowDPOConfig, OwnPairs
 from mmalign.training.align import align
+from mmalign.training.judging import check_paired
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig, load_recipe
 from tests.training.killing import kill_in
 
@@ -59,9 +62,12 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
         <= values["heldout_reward"]["gain"]
         <= values["heldout_reward"]["ci95"][1]
     )
-    # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; the drift of those two
-    # from the reference; then 4 steps of 3 pairs, two sides, policy and reference, and the check before the first.
-    assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + 2 * 2 * 2 + (4 + 1) * 3 * 4
+    # 8 held-out samples twice, 8 training samples, 2 glances of 2: each 2 steps of 2 branches; of those two the drift
+    # from the reference, and the KL along 9 steps of 2 branches, both of policy and reference; then 4 steps of 3 pairs,
+    # two sides, policy and reference, and the check before the first.
+    glances = 2 * (2 * 2 + 2 * 9 * 2 * 2)
+    assert values["denoiser_passes"] == (16 + 8 + 4) * 4 + glances + (4 + 1) * 3 * 4
+    assert rows(finished)[1]["kl"] > 0
     assert load_recipe(str(finished / "recipe.yaml")) == SMALL
 
 
@@ -77,6 +83,109 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
     align(SMALL, tmp_path / "run")
     assert rows(tmp_path / "run") == rows(finished)
     assert summary(tmp_path / "run") == summary(finished)  # passes too: what was done twice is counted once
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sampling": replace(SMALL.sampling, steps=6)}, r"sampling\.steps: 2 -> 6"),
+        ({"train": replace(SMALL.train, lora_rank=1)}, r"train\.lora_rank: 16 -> 1"),
+        (
+            {"reward": ("sharpness",)},
+            "reward embedded/shapes-clip: [0-9a-f]{16} x 1 -> none; reward sharpness",
+        ),
+        ({"heldout_reward": "placebo"}, "heldout_reward"),  # which could have stopped it early
+    ],
+)
+def test_what_was_learnt_otherwise_is_refused_with_the_difference(
+    changes: dict[str, Any], said: str, finished: Path
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=said):
+        align(replace(SMALL, **changes), finished)
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "moved"))
+
+
+@pytest.mark.slow
+def test_what_is_measured_otherwise_is_measured_anew(finished: Path, copied: Path) -> None:
+    align(replace(SMALL, evaluation=replace(SMALL.evaluation, n=6)), copied)
+    assert summary(copied)["heldout_reward"]["n"] == 6
+    assert rows(copied) == rows(finished)
+    for side in ("before", "after"):
+        old, new = (
+            (run / "samples" / side / "metadata.jsonl").read_text().splitlines() for run in (finished, copied)
+        )
+        assert new == old[:6]
+
+
+@pytest.mark.slow
+def test_more_steps_go_on_and_fewer_are_refused(copied: Path, tmp_path: Path) -> None:
+    longer = replace(SMALL, train=replace(SMALL.train, steps=6))
+    align(longer, copied)
+    align(longer, tmp_path / "straight")
+    assert rows(copied) == rows(tmp_path / "straight")
+    again, straight = summary(copied), summary(tmp_path / "straight")
+    for values in (again, straight):
+        values.pop("denoiser_passes")  # of the samples after the first steps too
+    assert again == straight
+    with pytest.raises(ConfigError, match=r"train\.steps = 4, but this run has trained 6 steps"):
+        align(SMALL, copied)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_moved_goes_on_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files of the same names have other prompts."""
+    for place, prompt in (("home", "a small red circle on the left"), ("elsewhere", "a blue star")):
+        (tmp_path / place).mkdir()
+        for name in ("train.txt", "heldout.txt"):
+            (tmp_path / place / name).write_text(f"{prompt}\n{prompt} above\n{prompt} below\n")
+    named = replace(
+        SMALL,
+        prompts="train.txt",
+        heldout_prompts="heldout.txt",
+        train=replace(SMALL.train, steps=2),
+        evaluation=EvaluationConfig(n=4),
+    )
+    monkeypatch.chdir(tmp_path / "home")
+    whole = summary(align(named, Path("whole")))
+    for stage, file, step in (("after", "00002.png", 0), ("training", "00004.png", 0)):
+        monkeypatch.chdir(tmp_path / "home")
+        killed = kill_in(stage, monkeypatch, file=file, step=step)
+        with pytest.raises(killed):
+            align(named, Path(stage))
+        monkeypatch.undo()
+        moved = tmp_path / f"moved-{stage}"
+        shutil.move(tmp_path / "home" / stage, moved)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        recipe = load_recipe(str(moved / "recipe.yaml"))
+        with pytest.raises(ConfigError, match=r"sampling\.steps: 2 -> 5"):
+            align(replace(recipe, sampling=replace(SMALL.sampling, steps=5)), moved)
+        again = summary(align(recipe, moved))
+        monkeypatch.undo()
+        assert {**again, "denoiser_passes": 0} == {**whole, "denoiser_passes": 0}
+    (tmp_path / "home" / "train.txt").write_text("a blue star\n")
+    with pytest.raises(ConfigError, match="prompts: "):
+        align(load_recipe(str(moved / "recipe.yaml")), moved)
+
+
+def test_samples_of_other_prompts_or_seeds_are_no_pair() -> None:
+    samples = [Sample("a", meta={"seed": 1}), Sample("b", meta={"seed": 2})]
+    check_paired(samples, ["a", "b"], [1, 2], Path("metadata.jsonl"))
+    for prompts, seeds in (
+        (["a", "c"], [1, 2]),
+        (["a", "b"], [1, 3]),
+        (["a"], [1]),
+        (["a", "b", "c"], [1, 2, 3]),
+    ):
+        with pytest.raises(DataError, match=r"row [23].*have to be of the same ones"):
+            check_paired(samples, prompts, seeds, Path("metadata.jsonl"))
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(finished: Path, tmp_path: Path) -> None:

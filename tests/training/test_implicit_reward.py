@@ -7,11 +7,16 @@ import torch
 from torch.testing import assert_close
 
 from mmalign.adapters.image import ImageAdapter
+from mmalign.adapters.speech import SpeechAdapter
 from mmalign.errors import ConfigError
-from mmalign.likelihoods import denoising_log_likelihood
+from mmalign.generators import lora
+from mmalign.likelihoods import denoising_log_likelihood, token_log_prob
 from mmalign.media import Image, Sample
 from mmalign.training.implicit_reward import LEVELS, implicit_rewards, implicit_rewards_of_run
 from tests.generators.small_pipelines import stable_diffusion_3
+from tests.methods.test_token_methods import made
+
+__all__ = ["made"]
 
 B = 3
 
@@ -71,5 +76,39 @@ def test_a_run_without_a_lora_has_none(tmp_path: Path) -> None:
     from mmalign.training.recipe import load_recipe, save_recipe
 
     save_recipe(load_recipe("image/flow_dpo"), tmp_path / "recipe.yaml")
-    with pytest.raises(ConfigError, match="only a LoRA of a denoising generator"):
+    with pytest.raises(ConfigError, match="this run has no LoRA"):
         implicit_rewards_of_run(tmp_path, samples())
+
+
+@pytest.mark.parametrize("name", ["image/nft", "image/d3po", "image/rwr", "image/flow_grpo", "speech/rwr"])
+def test_a_run_of_another_method_has_none(name: str, tmp_path: Path) -> None:
+    from mmalign.training.recipe import load_recipe, save_recipe
+
+    recipe = load_recipe(name)
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    (tmp_path / "lora").mkdir()
+    with pytest.raises(ConfigError, match=f"derived from DPO, and {recipe.method.name} has another optimum"):
+        implicit_rewards_of_run(tmp_path, samples())
+
+
+def test_of_a_token_model_it_is_the_sum_of_the_log_ratios_of_its_tokens(made: SpeechAdapter) -> None:
+    spoken = made.generate(["go left", "stop"], seeds=[0, 1], frames=4)
+    samples = [Sample(prompt, sound) for prompt, sound in zip(["go left", "stop"], spoken, strict=True)]
+    assert implicit_rewards(made, samples).tolist() == [0.0, 0.0]
+    start = [p.detach().clone() for p in lora.trainable(made.generator.model)]
+    try:
+        for seed, parameter in enumerate(lora.trainable(made.generator.model)):
+            random = torch.Generator().manual_seed(seed)
+            parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=random))
+        found = implicit_rewards(made, samples)
+        one = made.encode([spoken[0]])
+        with torch.no_grad():
+            mine = token_log_prob(made.generator, one, made.condition(["go left"])).sum()
+            with made.generator.weights("reference"):
+                reference = token_log_prob(made.generator, one, made.condition(["go left"])).sum()
+    finally:
+        for parameter, value in zip(lora.trainable(made.generator.model), start, strict=True):
+            parameter.data.copy_(value)
+    assert found.abs().min() > 0
+    assert_close(found[0], mine - reference, rtol=1e-4, atol=1e-5)
+    assert_close(implicit_rewards(made, samples, batch_size=1), torch.zeros(2))

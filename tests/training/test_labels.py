@@ -12,6 +12,7 @@ from mmalign.errors import DataError
 from mmalign.media import Image, Sample
 from mmalign.rewards.base import Score
 from mmalign.rewards.cards import find_card
+from mmalign.rewards.relative import WithinPrompt
 from mmalign.training.labels import (
     Answer,
     Question,
@@ -121,3 +122,9 @@ def test_ties_and_missing_answers_make_no_pair() -> None:
     ]
     assert {pair.source for pair in pairs} == {"reward"}
     assert count_choices(answers) == {"asked": 4, "choices": 3, "ties": 1, "reward": 3}
+
+
+def test_a_reward_that_compares_the_samples_of_a_prompt_sees_both_sides() -> None:
+    relative = WithinPrompt(find_card("placebo"), Brightness())
+    questions = [question(0, 0.9, 0.1, "a"), question(1, 0.4, 0.5, "b")]
+    assert [answer and answer.choice for answer in by_reward(relative)(questions)] == ["first", "second"]

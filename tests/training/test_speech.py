@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from mmalign.adapters.loading import load_adapter, model_folder
+from mmalign.cli.main import main
 from mmalign.errors import ConfigError
+from mmalign.generators.lora_files import read_lora
 from mmalign.generators.token_layouts import IGNORED
 from mmalign.media import Speech
 from mmalign.methods.configs import (
@@ -25,6 +28,7 @@ from mmalign.methods.configs import (
 from mmalign.training.align import align
 from mmalign.training.drawn import read_drawn
 from mmalign.training.estimate import estimate
+from mmalign.training.exporting import BAR, export
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig, load_recipe
 from mmalign.training.sources import encode_files
 from tests.training.killing import kill_in
@@ -62,7 +66,7 @@ def test_the_run_folder_holds_what_it_promises(finished: Path) -> None:
     for name in (*files.split(), "lora/adapter_config.json", "samples/after/00000.wav", "samples/after.png"):
         assert (finished / name).exists(), name
     assert rows(finished)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert rows(finished)[1]["drift"] > 0
+    assert rows(finished)[1]["kl"] > rows(finished)[1]["drift"] > 0  # of a whole sample, and of one token
     values = json.loads((finished / "summary.json").read_text())
     assert values["sampling"]["after"] == {"sampler": "tokens", "temperature": 0.9, "frames": 30}
     # 6 held-out samples twice, 6 training samples, 2 glances of 2; the drift of those two: drawn, and both likelihoods;
@@ -179,3 +183,48 @@ def test_an_estimate_counts_what_a_run_spends(finished: Path) -> None:
         > found["memory_mb"]["LoRA, its gradient and moments"]
         > 0
     )
+
+
+def test_runs_of_token_models_merge(finished: Path, tmp_path: Path) -> None:
+    assert main(["merge", str(finished), "--share", "0.5", "--out", str(tmp_path / "half")]) == 0
+    (_, whole), (_, half) = read_lora(finished / "lora"), read_lora(tmp_path / "half")
+    assert whole.keys() == half.keys()
+    for name, (down, up) in whole.items():
+        assert_close(half[name][1] @ half[name][0], 0.5 * up @ down)
+    config = json.loads((tmp_path / "half" / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == config["r"] == 16
+
+
+@pytest.mark.slow
+def test_runs_of_token_models_compare_and_over_optimise(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(finished, tmp_path / "other")
+    assert main(["compare", str(finished), str(other), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][1]["difference"]["gain"] == 0.0
+    command = [
+        "reward",
+        "overoptimise",
+        str(finished / "samples" / "training"),
+        "--out",
+        str(tmp_path / "o.json"),
+    ]
+    command += ["--proxy", "embedded/commands-asr", "--true", "commands-truth", "--resamples", "20"]
+    assert main([*command, "--run", str(finished), "--implicit"]) == 0
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert found["samples"] == 6
+    kl = [row["kl"] for row in rows(finished) if "kl" in row]
+    assert found["training"]["proxy"]["distance"] == pytest.approx([math.sqrt(value) for value in kl])
+    assert found["training"]["distance_is"] == "distance, sqrt(KL in nats)"
+    assert found["training"]["true"]["law"] == "direct"
+    assert found["implicit"]["implicit"]["n"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["peft", "merged"])
+def test_runs_of_token_models_export(form: Any, finished: Path, tmp_path: Path) -> None:
+    made = export(finished, form, tmp_path / "out", samples=2)
+    assert made.samples == 2
+    assert made.largest <= BAR
+    with pytest.raises(ConfigError, match="take --to peft or merged"):
+        export(finished, "diffusers", tmp_path / "other")

@@ -4,7 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from mmalign.errors import MmalignError, UnknownNameError
+from mmalign.errors import ConfigError, MmalignError, UnknownNameError
+from mmalign.trust import trusting, unused
 
 COMMANDS = {
     "align": "run a recipe: align a generator with a reward or with preferences",
@@ -27,6 +28,13 @@ COMMANDS = {
 """Each is ``main(arguments) -> exit status`` in ``mmalign.cli.<name>``."""
 
 
+TRUST = "--trust"
+OF_EVERY_COMMAND = f"""
+of every command:
+  {TRUST} NAME  let the reward, model or address of this name run Python code of its own, fetch what it names, or read
+                beyond its folder; once for each. Nothing but this option does, whatever a file says."""
+
+
 def usage() -> str:
     """What ``mmalign --help`` prints."""
     lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
@@ -37,6 +45,7 @@ def usage() -> str:
             "Align image, video, 3D, audio and speech generators with what people prefer.",
             "",
             *lines,
+            OF_EVERY_COMMAND,
             "",
             "mmalign COMMAND --help says more; a first run: mmalign align image/flow_dpo",
         ]
@@ -58,14 +67,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise UnknownNameError("command", name, COMMANDS)
-        status: int = importlib.import_module(f"mmalign.cli.{name}").main(rest)
-        return status
+        rest, names = take_trust(rest)
+        with trusting(names):
+            return _run(name, rest)
     except MmalignError as error:
         print(f"mmalign: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mmalign: stopped", file=sys.stderr)
         return 130
+
+
+def take_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of a command without ``--trust NAME``, and the names.
+
+    >>> take_trust(["a.png", "--trust", "theirs", "--reward", "theirs", "--trust=more"])
+    (['a.png', '--reward', 'theirs'], ['theirs', 'more'])
+
+    Raises:
+        ConfigError: no name follows.
+    """
+    rest, names = [], []
+    given = iter(arguments)
+    for argument in given:
+        option, equals, name = argument.partition("=")
+        if option != TRUST:
+            rest.append(argument)
+            continue
+        name = name if equals else next(given, "")
+        if not name or name.startswith("--"):
+            raise ConfigError(f"{TRUST}: say whom: the name of a reward or model, as the command names it")
+        names.append(name)
+    return rest, names
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """Run a subcommand; what it did not say of ``--trust`` is said behind it."""
+    try:
+        status: int = importlib.import_module(f"mmalign.cli.{name}").main(arguments)
+    except SystemExit:
+        if "--help" in arguments or "-h" in arguments:
+            print(OF_EVERY_COMMAND)
+        raise
+    for left in unused():
+        print(f"mmalign: {TRUST} {left} opened nothing: nothing of this name asked for it", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

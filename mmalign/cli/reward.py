@@ -11,6 +11,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from mmalign.cli.reward_overoptimise import OveroptimiseCommand, overoptimise
 from mmalign.cli.reward_train import AdaptCommand, TrainCommand, adapt, train
+from mmalign.cli.root import in_root
 from mmalign.errors import ConfigError, UnknownNameError
 
 
@@ -29,6 +30,8 @@ class EvaluateCommand:
     section), or the columns of MJ-Bench or VideoAlign."""
     out: Path | None = None
     """Write all of it as JSON too."""
+    root: Path | None = None
+    """Media of the tables may lie anywhere below this folder; by default, below each table's own."""
     threshold: float = 0.0
     """The difference of scores up to which MJ-Bench's protocol sees a tie."""
     batch_size: int = 32
@@ -62,12 +65,14 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
-        "adapt": lambda a: adapt(tyro.cli(AdaptCommand, prog="mmalign reward adapt", args=a)),
-        "evaluate": lambda a: evaluate(tyro.cli(EvaluateCommand, prog="mmalign reward evaluate", args=a)),
-        "overoptimise": lambda a: overoptimise(
-            tyro.cli(OveroptimiseCommand, prog="mmalign reward overoptimise", args=a)
+        "adapt": lambda a: in_root(adapt, tyro.cli(AdaptCommand, prog="mmalign reward adapt", args=a)),
+        "evaluate": lambda a: in_root(
+            evaluate, tyro.cli(EvaluateCommand, prog="mmalign reward evaluate", args=a)
         ),
-        "train": lambda a: train(tyro.cli(TrainCommand, prog="mmalign reward train", args=a)),
+        "overoptimise": lambda a: in_root(
+            overoptimise, tyro.cli(OveroptimiseCommand, prog="mmalign reward overoptimise", args=a)
+        ),
+        "train": lambda a: in_root(train, tyro.cli(TrainCommand, prog="mmalign reward train", args=a)),
     }
     if name not in actions:
         raise UnknownNameError("action of mmalign reward", name, actions)

@@ -13,6 +13,10 @@ class ConfigError(MmalignError):
     """A setting that cannot work, or would be ignored."""
 
 
+class TrustError(ConfigError):
+    """Something that data ask for and only the user's own ``--trust`` opens: it was not done."""
+
+
 class MissingExtraError(ConfigError):
     """A package that an extra of this one brings, and that is not installed.
 

@@ -3,11 +3,14 @@
 import importlib
 import inspect
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mmalign.adapters.foreign_code import foreign_code, import_libraries
 from mmalign.errors import ConfigError, UnknownNameError
 from mmalign.resources import resource
+from mmalign.trust import demand, loading, remote_code, trusting
 
 ADAPTERS = {
     "audio": "mmalign.adapters.audio:AudioAdapter",
@@ -58,7 +61,13 @@ def embedded_models() -> list[str]:
 
 
 def load_adapter(
-    name: str, *, modality: str | None = None, device: str | None = None, dtype: Any = None, **options: Any
+    name: str,
+    *,
+    modality: str | None = None,
+    device: str | None = None,
+    dtype: Any = None,
+    trust: Iterable[str] = (),
+    **options: Any,
 ) -> Any:
     """Load a generator and verify that it can be aligned.
 
@@ -67,6 +76,8 @@ def load_adapter(
         modality: what it makes; if not given, what the pipeline's class or the folder says.
         device: by default the first GPU, else the CPU.
         dtype: of the frozen weights; by default fp32 on the CPU and bf16 on a GPU.
+        trust: models, by name, whose own Python code may run: this one. Else a model made of classes of diffusers and
+            transformers is loaded, and no other.
         options: the pipeline's own options (``height``, ``frames``, ``duration_s``, ``max_sequence_length``) where a
             call does not say otherwise, in the place of those in the folder's ``options.json``; of grids of views that
             no file describes also ``rows``, ``columns`` and ``cameras``, with modality = "scene3d".
@@ -80,7 +91,13 @@ def load_adapter(
         UnknownNameError: an unknown modality or embedded model.
         ConfigError: the model cannot be found, is no diffusers pipeline, or makes something else.
         UnsupportedPipelineError: something about it could not be verified.
+        TrustError: it comes with code of its own, and nobody trusts it.
     """
+    with trusting(trust), loading(name):
+        return _load_adapter(name, modality=modality, device=device, dtype=dtype, **options)
+
+
+def _load_adapter(name: str, *, modality: str | None, device: str | None, dtype: Any, **options: Any) -> Any:
     if modality is not None and modality not in ADAPTERS:
         raise UnknownNameError("modality", modality, ADAPTERS)
     folder = model_folder(name)
@@ -96,13 +113,9 @@ def load_adapter(
         )
     if modality == "speech":
         raise ConfigError(f"model '{name}': no {SPEECH_INDEX} here; SpeechAdapter.save writes such a folder")
-    from diffusers import DiffusionPipeline
-
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=Path(folder).is_dir()
-        )
-    except (OSError, ValueError) as error:
+        pipeline = load_pipeline(name, folder, dtype=dtype)
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise ConfigError(
             f"model '{name}': not a diffusers pipeline that can be loaded here ({str(error).splitlines()[0]}). "
             f"Give a folder with model_index.json, a hub id, or one of {', '.join(embedded_models())}"
@@ -124,6 +137,36 @@ def load_adapter(
     if modality not in (None, made):
         raise ConfigError(f"model '{name}' makes {made}, and modality = '{modality}' was asked for")
     return _adapter(ADAPTERS[made].partition(":")[2])(pipeline.to(device), **options)
+
+
+def load_pipeline(name: str, folder: str, *, dtype: Any) -> Any:
+    """A diffusers pipeline of a folder or a hub id, fetched if need be, and looked over before any of it is imported.
+
+    Raises:
+        TrustError: it names code beyond diffusers and transformers, and nobody trusts it.
+    """
+    from diffusers import DiffusionPipeline
+
+    if Path(folder).is_dir():
+        refuse_foreign_code(name, Path(folder))
+    code = remote_code()
+    if not Path(folder).is_dir():
+        folder = str(DiffusionPipeline.download(folder, trust_remote_code=code))
+        refuse_foreign_code(name, Path(folder))
+    return DiffusionPipeline.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, trust_remote_code=code
+    )
+
+
+def refuse_foreign_code(name: str, folder: Path) -> None:
+    """Let a pipeline's folder name code of its own only where it is trusted.
+
+    Raises:
+        TrustError: it does, and it is not.
+    """
+    for what in foreign_code(folder):
+        demand(name, what)
+    import_libraries(folder)
 
 
 def pipeline_modality(pipeline: Any) -> str:

@@ -16,6 +16,7 @@ from mmalign.generators.token_causal import CausalTokens
 from mmalign.generators.token_layouts import IGNORED, stack_tokens
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import Modality, Speech
+from mmalign.trust import remote_code
 from mmalign.weights import check_finite
 
 SETTINGS_NAME, CODEC_FOLDER = "speech.json", "codec"
@@ -192,12 +193,15 @@ class SpeechAdapter:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        code = remote_code()
         try:
             settings = json.loads((folder / SETTINGS_NAME).read_text())
             settings = {**settings, **changes}
             settings.pop("class")
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, trust_remote_code=code
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=code)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(

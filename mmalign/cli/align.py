@@ -9,14 +9,18 @@ import tyro
 
 from mmalign.errors import ConfigError
 from mmalign.locks import LockedError
+from mmalign.rewards.cards import is_address, parse_weighted
+from mmalign.roots import rooted
 from mmalign.stopping import exit_status
 from mmalign.training.recipe import Recipe, load_recipe, recipe_files
+from mmalign.trust import demand
 
-HELP = """usage: mmalign align RECIPE [--train.steps 200 ...] [--out DIR] [--dry-run]
-       mmalign align --resume RUN
+HELP = """usage: mmalign align RECIPE [--train.steps 200 ...] [--out DIR] [--root DIR] [--dry-run]
+       mmalign align --resume RUN [--root DIR]
 
-RECIPE is a name of `mmalign recipes`, a .py file with a recipe, or a recipe.yaml.
-`mmalign align RECIPE --help` lists its fields, each of them an option."""
+RECIPE is a name of `mmalign recipes`, a recipe.yaml, or a .py file with a recipe, which is run as Python code.
+`mmalign align RECIPE --help` lists its fields, each of them an option. Media of --preferences, --ratings and
+--demonstrations lie below their table's own folder, or anywhere below --root."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,18 +30,57 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP)
         print("\nrecipes:", ", ".join(recipe_files()))
         return 0 if rest else 2
-    if rest[0].startswith("--resume"):
-        return _resume(rest)
-    name, *rest = rest
-    dry_run = "--dry-run" in rest
-    recipe = parse_recipe(name, [item for item in rest if item != "--dry-run"])
-    return _dry_run(recipe) if dry_run else run(recipe)
+    rest, root = take_root(rest)
+    with rooted(root):
+        if rest[0].startswith("--resume"):
+            return _resume(rest)
+        name, *rest = rest
+        dry_run = "--dry-run" in rest
+        recipe = parse_recipe(name, [item for item in rest if item != "--dry-run"])
+        return _dry_run(recipe) if dry_run else run(recipe)
+
+
+def take_root(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The arguments without ``--root DIR``, which belongs to a command and not to a recipe, and the folder.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    rest, given = list(arguments), None
+    for place, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == "--root":
+            given = value if equals else "".join(arguments[place + 1 : place + 2])
+            del rest[place : place + (1 if equals else 2)]
+            break
+    if given is not None and not Path(given).is_dir():
+        raise ConfigError(f"--root {given} is no folder")
+    return rest, None if given is None else Path(given)
 
 
 def parse_recipe(name: str, options: Sequence[str]) -> Recipe:
     """A recipe by name with fields overridden by options."""
     default = load_recipe(name)
-    return tyro.cli(Recipe, default=default, args=list(options), prog=f"mmalign align {name}")
+    recipe = tyro.cli(Recipe, default=default, args=list(options), prog=f"mmalign align {name}")
+    if not name.endswith(".py"):
+        refuse_addresses(recipe, name, typed=options)
+    return recipe
+
+
+def refuse_addresses(recipe: Recipe, file: str, *, typed: Sequence[str] = ()) -> None:
+    """Let a recipe's file name no server of rewards, which is sent samples and a token, unless that is trusted.
+
+    Args:
+        recipe: what is going to be run.
+        file: that it was read from.
+        typed: options of the command, whose addresses are the user's own.
+
+    Raises:
+        TrustError: an address that nobody typed or trusted.
+    """
+    for name in filter(None, [*recipe.reward, recipe.heldout_reward]):
+        if is_address(name) and name not in typed:
+            demand(parse_weighted(name)[0], f"{file} names it as a reward, to which samples are sent")
 
 
 def run(recipe: Recipe, folder: Path | None = None) -> int:
@@ -84,7 +127,9 @@ def _resume(arguments: list[str]) -> int:
     path = Path(folder)
     if not (path / "recipe.yaml").is_file():
         raise ConfigError(f"{folder}: no recipe.yaml here, so no run to go on with")
-    return run(load_recipe(str(path / "recipe.yaml")), path)
+    recipe = load_recipe(str(path / "recipe.yaml"))
+    refuse_addresses(recipe, str(path / "recipe.yaml"))
+    return run(recipe, path)
 
 
 def _dry_run(recipe: Recipe) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
+from mmalign.cli.root import in_root, root_that_is_needed
 from mmalign.errors import UnknownNameError
 
 SHOWN = 5
@@ -27,6 +28,8 @@ class CheckCommand:
     """A jsonl, csv or parquet file."""
     against: Path | None = None
     """Another file (a table, or .txt with a prompt a line), which no prompt of the first should be in."""
+    root: Path | None = None
+    """Its media may lie anywhere below this folder; by default, below the file's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,8 @@ class ConvertCommand:
     """Of a dataset that has several."""
     samples: Path | None = None
     """The folder that labels are about, if it is not where it was."""
+    root: Path | None = None
+    """Its media may lie anywhere below this folder; by default, below the table's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,14 +76,17 @@ def main(arguments: Sequence[str]) -> int:
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
-            "usage: mmalign data check FILE [--against FILE] | convert FILE --from LAYOUT --out FILE | agreement FILE"
+            "usage: mmalign data check FILE [--against FILE] [--root DIR] | "
+            "convert FILE --from LAYOUT --out FILE [--root DIR] | agreement FILE"
         )
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
         "agreement": lambda a: agreement(tyro.cli(AgreementCommand, prog="mmalign data agreement", args=a)),
-        "check": lambda a: check(tyro.cli(CheckCommand, prog="mmalign data check", args=a)),
-        "convert": lambda a: convert_table(tyro.cli(ConvertCommand, prog="mmalign data convert", args=a)),
+        "check": lambda a: in_root(check, tyro.cli(CheckCommand, prog="mmalign data check", args=a)),
+        "convert": lambda a: in_root(
+            convert_table, tyro.cli(ConvertCommand, prog="mmalign data convert", args=a)
+        ),
     }
     if name not in actions:
         raise UnknownNameError("action of mmalign data", name, actions)
@@ -124,7 +132,7 @@ def convert_table(command: ConvertCommand) -> int:
     say = Console(stderr=True, soft_wrap=True, highlight=False).print
     for error in found.rejected[:SHOWN]:
         say(str(error), markup=False)
-    for note in found.notes:
+    for note in (*found.notes, *filter(None, [root_that_is_needed(command.out, found.media)])):
         say(note, markup=False)
     say(
         f"{found.rows} rows = {found.used} used + {len(found.rejected)} rejected: {found.written} {found.kind}",

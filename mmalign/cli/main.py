@@ -5,10 +5,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mmalign.errors import MmalignError, UnknownNameError
+from mmalign.errors import ConfigError, MmalignError, UnknownNameError
 from mmalign.files import WAYS_OUT, disk_fault
 from mmalign.launching import check_alone
 from mmalign.stopping import exit_status, stoppable
+from mmalign.trust import trusting, unused
 
 COMMANDS = {
     "align": "run a recipe: align a generator with a reward or with preferences",
@@ -34,6 +35,13 @@ SHARED = ("align", "env", "generate", "recipes", "rewards")
 """What several processes do as one, or what does nothing; the rest is refused where a launcher started several."""
 
 
+TRUST = "--trust"
+OF_EVERY_COMMAND = f"""
+of every command:
+  {TRUST} NAME  let the reward, model or address of this name run Python code of its own, fetch what it names, or read
+                beyond its folder; once for each. Nothing but this option does, whatever a file says."""
+
+
 def usage() -> str:
     """What ``mmalign --help`` prints."""
     lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
@@ -44,6 +52,7 @@ def usage() -> str:
             "Align image, video, 3D, audio and speech generators with what people prefer.",
             "",
             *lines,
+            OF_EVERY_COMMAND,
             "",
             "mmalign COMMAND --help says more; a first run: mmalign align image/flow_dpo",
         ]
@@ -67,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UnknownNameError("command", name, COMMANDS)
         if name not in SHARED:
             check_alone(name)
-        with stoppable():
-            status: int = importlib.import_module(f"mmalign.cli.{name}").main(rest)
-        return status
+        rest, names = take_trust(rest)
+        with stoppable(), trusting(names):
+            return _run(name, rest)
     except MmalignError as error:
         print(f"mmalign: {error}", file=sys.stderr)
         return 2
@@ -85,6 +94,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"mmalign: {error.filename or 'the output'}: {WAYS_OUT[number]}", file=sys.stderr)
         return 2
+
+
+def take_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of a command without ``--trust NAME``, and the names.
+
+    >>> take_trust(["a.png", "--trust", "theirs", "--reward", "theirs", "--trust=more"])
+    (['a.png', '--reward', 'theirs'], ['theirs', 'more'])
+
+    Raises:
+        ConfigError: no name follows.
+    """
+    rest, names = [], []
+    given = iter(arguments)
+    for argument in given:
+        option, equals, name = argument.partition("=")
+        if option != TRUST:
+            rest.append(argument)
+            continue
+        name = name if equals else next(given, "")
+        if not name or name.startswith("--"):
+            raise ConfigError(f"{TRUST}: say whom: the name of a reward or model, as the command names it")
+        names.append(name)
+    return rest, names
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """Run a subcommand; what it did not say of ``--trust`` is said behind it."""
+    try:
+        status: int = importlib.import_module(f"mmalign.cli.{name}").main(arguments)
+    except SystemExit:
+        if "--help" in arguments or "-h" in arguments:
+            print(OF_EVERY_COMMAND)
+        raise
+    for left in unused():
+        print(f"mmalign: {TRUST} {left} opened nothing: nothing of this name asked for it", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

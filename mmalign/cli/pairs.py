@@ -8,6 +8,7 @@ from typing import Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.root import root_that_is_needed
 from mmalign.errors import ConfigError
 from mmalign.locks import locked_output
 
@@ -109,7 +110,11 @@ def run(command: PairsCommand) -> int:
             "differ"
         )
     scored = sum(len(media) for media in groups.media)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    note = root_that_is_needed(command.out, (path for media in groups.media for path in media))
+    if note is not None:
+        say(note, markup=False)
+    say(
         f"{scored + groups.unscored} samples, {scored} with a score by {groups.reward}, {len(groups.prompts)} prompts: "
         f"{count} {'rankings' if command.by == 'ranking' else 'pairs'}",
         markup=False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.root import in_root
 from mmalign.errors import ConfigError
 from mmalign.locks import locked_output
 
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = ["--help"] if {"-h", "--help"} & set(arguments) else arguments
     command = tyro.cli(SelectCommand, prog="mmalign pairs", args=asked)
     with locked_output(command.out):
-        return ask(command) if command.strategy else route(command)
+        return in_root(ask if command.strategy else route, command)
 
 
 def ask(command: SelectCommand) -> int:

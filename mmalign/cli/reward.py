@@ -13,6 +13,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from mmalign.cli.reward_overoptimise import OveroptimiseCommand, overoptimise
 from mmalign.cli.reward_train import AdaptCommand, TrainCommand, adapt, train
+from mmalign.cli.root import in_root
 from mmalign.errors import ConfigError, UnknownNameError
 from mmalign.locks import locked_output
 
@@ -32,6 +33,8 @@ class EvaluateCommand:
     section), or the columns of MJ-Bench or VideoAlign."""
     out: Path | None = None
     """Write all of it as JSON too."""
+    root: Path | None = None
+    """Media of the tables may lie anywhere below this folder; by default, below each table's own."""
     threshold: float = 0.0
     """The difference of scores up to which MJ-Bench's protocol sees a tie."""
     batch_size: int = 32
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     command = tyro.cli(kind, prog=f"mmalign reward {name}", args=rest)
     with nullcontext() if command.out is None else locked_output(command.out):
         try:
-            return act(command)
+            return in_root(act, command)
         except KeyboardInterrupt:
             if name == "train":
                 print("vectors of media so far are kept; the same command goes on with them", file=sys.stderr)

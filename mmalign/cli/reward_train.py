@@ -30,6 +30,8 @@ class TrainCommand:
     region: a picture, white where the fault is. Rows that cannot be used are listed, and the others are used."""
     out: Path
     """The folder of the reward."""
+    root: Path | None = None
+    """Media of the tables may lie anywhere below this folder; by default, below each table's own."""
     backbone: str = "embedded/shapes-clip"
     """A reward with vectors of media and prompts."""
     head: Literal["linear", "deep", "token", "region"] = "linear"
@@ -290,6 +292,8 @@ class AdaptCommand:
     """This person's pairs: prompt, chosen, rejected."""
     out: Path
     """The folder of the new reward."""
+    root: Path | None = None
+    """Media of the tables may lie anywhere below this folder; by default, below each table's own."""
     ridge: float = 1.0
     """How much people are alike: the larger, the nearer to the average person."""
 

@@ -10,7 +10,10 @@ import yaml
 from tyro.conf import Positional
 
 from mmalign.data.writers import format_rows
-from mmalign.rewards.cards import RewardCard, cards, find_card
+from mmalign.rewards.card_trust import beyond_its_folder
+from mmalign.rewards.cards import RewardCard, card_file, cards, look_at_card
+from mmalign.rewards.targets import plug_ins
+from mmalign.trust import demand, refusal, trusted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +31,20 @@ def main(arguments: Sequence[str]) -> int:
         UnknownNameError: no reward has this name.
     """
     command = tyro.cli(RewardsCommand, prog="mmalign rewards", args=arguments)
-    print(describe(find_card(command.name)) if command.name else listing(), end="")
+    if command.name is None:
+        print(listing() + plug_in_listing(), end="")
+        return 0
+    card = look_at_card(command.name)
+    file = card_file(command.name)
+    asked = [] if file is None else list(beyond_its_folder(card, file.parent))
+    for what in asked if trusted(command.name) else []:
+        demand(command.name, what)
+    print(describe(card, state=None if trusted(command.name) else _refused(command.name, asked)), end="")
     return 0
+
+
+def _refused(name: str, asked: Sequence[str]) -> str | None:
+    return f"not trusted: {refusal(name, asked[0])}" if asked else None
 
 
 def listing() -> str:
@@ -51,14 +66,23 @@ def listing() -> str:
     )
 
 
-def describe(card: RewardCard) -> str:
-    """A card as YAML, without the fields that are empty, and whether it can be used here."""
+def plug_in_listing() -> str:
+    """What a card's target may name beside our own, with the package that brings it; nothing where there is none."""
+    rows = [
+        {"target of a plug-in": plug_in.name, "from": plug_in.distribution, "code": plug_in.code}
+        for plug_in in plug_ins().values()
+    ]
+    return "\n" + format_rows(rows, "table") if rows else ""
+
+
+def describe(card: RewardCard, *, state: str | None = None) -> str:
+    """A card as YAML, without the fields that are empty, and whether it can be used here, if that is not known."""
     fields = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in {
             **asdict(card),
             "options": _public(card.options),
-            "state": card.readiness(),
+            "state": state or card.readiness(),
         }.items()
         if value not in (None, {}, ())
     }

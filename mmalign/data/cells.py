@@ -8,6 +8,7 @@ from typing import Any
 
 from mmalign.data.readers import Record
 from mmalign.errors import DataError
+from mmalign.roots import lies_in, outside, root_of
 
 
 def text_of(row: Record, column: str, path: Path, number: int) -> str:
@@ -52,12 +53,14 @@ def list_of(row: Record, column: str, path: Path, number: int) -> list[Any]:
 
 
 def medium_of(row: Record, column: str, path: Path, number: int) -> Path:
-    """A medium's file, relative to the table, which has to exist.
+    """A medium's file, relative to the table, which has to exist where media of the table may lie (``mmalign.roots``).
 
     Raises:
-        DataError: no file is named, or there is none.
+        DataError: no file is named, or there is none, or it lies elsewhere.
     """
     medium = path.parent / text_of(row, column, path, number)
+    if not lies_in(medium, root_of(path)):
+        raise DataError(outside(medium, root_of(path)), file=path, row=number, column=column)
     if not medium.is_file():
         raise DataError(f"no such file: {medium}", file=path, row=number, column=column)
     return medium

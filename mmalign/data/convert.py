@@ -1,7 +1,7 @@
 """Other people's preference tables as ours: every row is used, or rejected with its place and reason."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Converted:
     """pairs, rankings, ratings, binary labels or demonstrations."""
     notes: tuple[str, ...] = ()
     """What else was left out, and why that is as it should be."""
+    media: tuple[Path, ...] = ()
+    """Different files of the new table."""
 
 
 def convert(
@@ -106,6 +108,7 @@ def convert(
         rejected=tuple(rejected),
         written=len(entries),
         kind="pairs" if pairs else "demonstrations",
+        media=_media(entries),
     )
 
 
@@ -124,7 +127,17 @@ def _labels(path: Path, out: Path, samples: Path | None, aspect: str | None) -> 
         written=len(found.entries),
         kind=kind,
         notes=found.notes,
+        media=_media(found.entries),
     )
+
+
+def _media(entries: Sequence[Any]) -> tuple[Path, ...]:
+    """The files that entries of one kind name, each once."""
+    found: list[Path] = []
+    for entry in entries:
+        found += [getattr(entry, name) for name in ("chosen", "rejected", "sample") if hasattr(entry, name)]
+        found += getattr(entry, "samples", ())
+    return tuple(dict.fromkeys(found))
 
 
 def _rows(path: Path, split: str | None) -> tuple[Path, Iterator[Record]]:

@@ -19,6 +19,7 @@ from mmalign.data.cells import relative_to
 from mmalign.data.readers import read_sample_files
 from mmalign.errors import ConfigError, DataError
 from mmalign.media import SampleFile
+from mmalign.roots import lies_in
 
 Mode = Literal["pairs", "ranking", "rating", "binary", "marks"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -125,7 +126,7 @@ def _fault(file: SampleFile, folder: Path) -> str | None:
         return "has no prompt"
     if not file.path.is_file():
         return f"no such file: {file.path}"
-    if not file.path.resolve().is_relative_to(folder.resolve()):
+    if not lies_in(file.path, folder):
         return f"'{file.path}' lies outside the folder of samples and is not shown"
     return None
 

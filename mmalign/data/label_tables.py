@@ -18,6 +18,7 @@ from mmalign.errors import DataError
 from mmalign.files import whole_file
 from mmalign.media.image import IMAGE_SUFFIXES
 from mmalign.media.reading import reading
+from mmalign.roots import lies_in, outside, root_of
 
 SOURCE = "labels"
 """What the column ``source`` says of them."""
@@ -57,6 +58,12 @@ def tables_of(
     """
     found = read_labels(path)
     folder = samples or path.parent / str(found.header.get("samples", ""))
+    if samples is None and not lies_in(folder, root_of(path)):
+        raise DataError(
+            f"its samples are at '{folder}', outside '{root_of(path)}', and are not opened; if that is right, say so "
+            f"with --samples {folder}",
+            file=path,
+        )
     if not folder.is_dir():
         raise DataError(f"its samples are not at {folder}; say where, with --samples FOLDER", file=path)
     once = [row for row in found.choices if not row.get("repeat")]
@@ -91,6 +98,9 @@ def _entries(
     if row.get("skipped"):
         raise DataError("was skipped", file=place)
     files = [folder / file for file in row["shown"]]
+    far = next((file for file in files if not lies_in(file, folder)), None)
+    if far is not None:
+        raise DataError(outside(far, folder), file=place)
     gone = next((file for file in files if not file.is_file()), None)
     if gone is not None:
         raise DataError(f"no such file: {gone}", file=place)

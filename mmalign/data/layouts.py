@@ -14,6 +14,7 @@ from mmalign.data.readers import Record
 from mmalign.errors import DataError
 from mmalign.files import whole_file
 from mmalign.media.from_bytes import suffix_of
+from mmalign.roots import lies_in, outside, root_of
 
 OVERALL = ("Overall", "ALL")
 ASPECTS = ("VQ", "MQ", "TA")
@@ -54,7 +55,7 @@ class Place:
         """The file of a cell that names one, or that holds one, which is then written.
 
         Raises:
-            DataError: the cell is empty, holds no known format, or names a file that is not there.
+            DataError: the cell is empty, holds no known format, or names a file that is not there or lies elsewhere.
         """
         cell = row.get(column)
         named = cell.get("path") if isinstance(cell, Mapping) else cell
@@ -64,6 +65,8 @@ class Place:
         if not isinstance(named, str) or not named:
             raise self.fault("no medium in it", column)
         path = self.path.parent / named if self.path.is_file() else self.path / named
+        if not lies_in(path, root_of(self.path)):
+            raise self.fault(outside(path, root_of(self.path)), column)
         if not path.is_file():
             raise self.fault(f"no such file: {path}", column)
         return path

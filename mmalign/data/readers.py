@@ -18,6 +18,7 @@ from typing import Any, cast
 from mmalign.data.hub import DatasetOptions, DatasetSample, is_dataset, read_dataset
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import CONTEXT_MEDIA, MEDIA, MEDIA_SUFFIXES, Media, Modality, SampleFile
+from mmalign.roots import root_of
 from mmalign.unfinished import is_unfinished
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -202,7 +203,7 @@ def _listed(path: Path, *, media: str, root: Path | None, context: Iterable[str]
         kind = cast(Modality | None, modality)
         given = {name: _text(record, name, path, row) for name in context}
         said = {n: path.parent / v if n in CONTEXT_MEDIA else v for n, v in given.items() if v is not None}
-        files.append(SampleFile(identity, found, prompt, place, kind, root or path.parent, said))
+        files.append(SampleFile(identity, found, prompt, place, kind, root or root_of(path), said))
     return files
 
 

@@ -11,6 +11,7 @@ from mmalign.data.readers import TABLE_SUFFIXES, Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError
 from mmalign.files import whole_file
+from mmalign.roots import lies_in, outside, root_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ def read_pool(path: Path, *, root: Path | None = None) -> Pool:
     found: dict[str, dict[Path, int]] = {}
     for number, row in enumerate(rows, 1):
         medium = base / text_of(row, column, table, number)
+        inside = base if root or scored else root_of(table)
+        if not lies_in(medium, inside):
+            raise DataError(outside(medium, inside), file=table, row=number, column=column)
         if not medium.is_file():
             raise DataError(f"no such file: {medium}; is it --root?", file=table, row=number, column=column)
         prompt = text_of(row, "prompt", table, number)

@@ -10,6 +10,7 @@ from mmalign.data.pairs import refuse_unlabelled
 from mmalign.data.readers import Record, read_records
 from mmalign.errors import DataError
 from mmalign.rewards.scoring import Loadable
+from mmalign.roots import root_of
 
 PERSPECTIVES = ("alignment", "safety", "quality", "bias")
 """Of MJ-Bench; its papers also call quality "artifact"."""
@@ -136,10 +137,13 @@ class _Place:
         cell = row.get(column)
         named = cell.get("path") if isinstance(cell, Mapping) else cell
         folder = self.path if self.path.is_dir() else self.path.parent
+        root = root_of(self.path)
         place = f"{self.path}, row {self.number}, column {column!r}"
         path = folder / named if isinstance(named, str) and named else self.path / f"{self.number}-{column}"
+        if root != folder and isinstance(cell, str) and cell:
+            cell = str(path.absolute())  # names in a dataset begin at its root, and these at the table
         rows: list[dict[str, Any]] = [{column: cell}]
-        return DatasetSample(f"{self.number}-{column}", path, prompt, place, None, folder, rows)
+        return DatasetSample(f"{self.number}-{column}", path, prompt, place, None, root, rows)
 
 
 def _pairs(row: Record, place: _Place) -> Iterator[Case]:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mmalign.errors import DataError
+from mmalign.roots import lies_in
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _samples(folder: Path, reward: str | None) -> dict[tuple[str, int], dict[str
             if column not in row:
                 raise DataError(f"no field '{column}'", file=file, row=number)
         name = PurePath(str(row["file_name"]))
-        if name.is_absolute() or ".." in name.parts:
+        if not lies_in(folder / name, folder):
             raise DataError(f"'{name}' lies outside this folder", file=file, row=number, column="file_name")
         key = (str(row["prompt"]), int(row["seed"]))
         samples[key] = {"path": folder / name, "score": scores.get(name.name)}

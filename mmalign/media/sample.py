@@ -15,6 +15,7 @@ from mmalign.media.mesh import MESH_SUFFIXES
 from mmalign.media.reading import reading
 from mmalign.media.scene3d import VIEWS_SUFFIX, Scene3D
 from mmalign.media.video import VIDEO_SUFFIXES, Video
+from mmalign.roots import lies_in, outside
 
 Media: TypeAlias = Image | Video | Scene3D | Audio | Speech
 """Any medium."""
@@ -125,21 +126,9 @@ class SampleFile:
         return Sample(self.prompt or "", media, context, meta={"id": self.id, "path": str(self.path)})
 
     def _read(self, path: Path, modality: Modality | None) -> Media:
-        if self.root is not None and not _lies_in(path, self.root):
-            raise DataError(
-                f"'{path}' lies outside '{self.root}' and is not opened; name a folder that holds both as the "
-                "root (--root), if you trust this file",
-                file=self.place,
-            )
+        if self.root is not None and not lies_in(path, self.root):
+            raise DataError(outside(path, self.root), file=self.place)
         try:
             return load_media(path, modality)
         except DataError as error:
             raise error if self.place == str(path) else DataError(str(error), file=self.place) from None
-
-
-def _lies_in(path: Path, root: Path) -> bool:
-    """Whether a file, links followed, is below a folder; a name that no file can have is not."""
-    try:
-        return path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError, ValueError):
-        return False

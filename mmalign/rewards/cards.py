@@ -1,18 +1,23 @@
 """Reads the table of rewards, ``reward_models/*.yaml``, and folders that have a card: importing no model."""
 
-import importlib
 import importlib.util
+import typing
 import warnings
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.resources import resource
+from mmalign.rewards.card_options import check_options, described, fits, plain_types
+from mmalign.rewards.card_trust import beyond_its_folder, foreign_code
+from mmalign.rewards.targets import code_of, load_target
 from mmalign.rewards.weights import find
+from mmalign.trust import demand, loading, trusting
 
 if TYPE_CHECKING:
     from mmalign.rewards.base import Reward
@@ -41,7 +46,7 @@ class RewardCard:
     name: str
     """With its version; ``embedded/x`` is the card ``reward_models/embedded/x.yaml``."""
     target: str
-    """``module:Class``, called with this card and ``device=``."""
+    """One of ``mmalign.rewards.targets``, by name or as ``module:Class``; called with this card and ``device=``."""
     modalities: tuple[str, ...]
     unit: str
     range: tuple[float, float] | None = None
@@ -87,12 +92,13 @@ class RewardCard:
     @property
     def made_of(self) -> tuple[str, ...]:
         """The rewards that this one lifts, keeps, combines or stands on, as its options name them."""
-        of = self.options.get("of", ())
-        named = [of] if isinstance(of, str) else list(of)
-        for key in ("gates", "constraints"):
-            named += self.options.get(key, {})
-        named += [self.options["backbone"]] if "backbone" in self.options else []
-        return tuple(name for name in named if not is_address(name))
+        named: list[Any] = []
+        for key in ("of", "gates", "constraints", "backbone"):
+            value = self.options.get(key, ())
+            named += (
+                [value] if isinstance(value, str) else value if isinstance(value, list | tuple | dict) else []
+            )
+        return tuple(name for name in named if isinstance(name, str) and not is_address(name))
 
 
 # The module whose presence shows that an extra is installed.
@@ -107,11 +113,11 @@ def read_card(path: Path, *, name: str) -> RewardCard:
     """Read one card.
 
     Raises:
-        DataError: the file is not YAML, or a field is unknown or missing.
+        DataError: the file is not YAML, or a field is unknown, missing or of another type.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"not YAML ({error})", file=path) from None
     if not isinstance(values, dict):
         raise DataError("expected named fields, such as 'unit: cosine x 100'", file=path)
@@ -123,11 +129,11 @@ def read_card(path: Path, *, name: str) -> RewardCard:
         if f.default is MISSING and f.default_factory is MISSING and key not in values and key != "name":
             raise DataError(f"the field '{key}' is missing", file=path)
     for key in ("modalities", "needs", "reads", "range"):
-        if values.get(key) is not None:
+        if isinstance(values.get(key), list):
             values[key] = tuple(values[key])
     if values.get("weights") == BESIDE:
         values["weights"] = str(path.parent.absolute())
-    if "files" in values:
+    if "files" in values and isinstance(values["files"], list | dict):
         values["files"] = _files(values["files"])
     if "parts" in values:
         try:
@@ -137,7 +143,24 @@ def read_card(path: Path, *, name: str) -> RewardCard:
             }
         except (AttributeError, KeyError, TypeError):
             raise DataError("parts: expected ROLE: {source: ..., files: [...]}", file=path) from None
-    return RewardCard(name=name, **values)
+    card = RewardCard(name=name, **values)
+    _check_types(card, path)
+    return card
+
+
+def _check_types(card: RewardCard, path: Path) -> None:
+    """Refuse fields of another type, and names of files that would lead out of the folder that they are put in."""
+    hints = typing.get_type_hints(RewardCard)
+    for name in (f.name for f in fields(RewardCard) if f.name != "parts"):
+        value, known = getattr(card, name), plain_types(hints[name])
+        if not fits(value, known):
+            raise DataError(f"{name} = {value!r}, but it is {described(known)}", file=path)
+    if card.extra is not None and card.extra not in EXTRAS:
+        raise DataError(str(UnknownNameError("extra", card.extra, EXTRAS)), file=path)
+    names = [*card.files, *card.parts, *(name for part in card.parts.values() for name in part.files)]
+    for name in names:
+        if not isinstance(name, str) or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise DataError(f"'{name}' is no name of a file in the folder of weights", file=path)
 
 
 def _files(names: Any) -> dict[str, str | None]:
@@ -160,6 +183,30 @@ def find_card(name: str) -> RewardCard:
     a name of the table comes first, so ``./placebo`` is the folder. ``NAME@worst-case``, ``NAME@mean-less-std=2`` and
     ``NAME@uncertainty-weighted`` are a reward less what it is unsure of.
 
+    A card of a file asks for nothing beyond our tables and its own folder, or is trusted (``mmalign.trust``).
+
+    Raises:
+        UnknownNameError: no card has this name.
+        DataError: the file is no card, or the folder has none.
+        ConfigError: nothing answers at the address, or it is no reward.
+        TrustError: it asks for more.
+    """
+    card = look_at_card(name)
+    for what in () if (file := card_file(name)) is None else beyond_its_folder(card, file.parent):
+        demand(name, what)
+    return card
+
+
+def card_file(name: str) -> Path | None:
+    """The file that a reward's card is read from; None of one in our table, and of an address."""
+    if name.endswith(".yaml") and Path(name).is_file():
+        return Path(name)
+    return Path(name) / CARD if not is_address(name) and name not in cards() and is_folder(name) else None
+
+
+def look_at_card(name: str) -> RewardCard:
+    """The same, whatever it asks for: to be shown and not to be loaded.
+
     Raises:
         UnknownNameError: no card has this name.
         DataError: the file is no card, or the folder has none.
@@ -169,12 +216,10 @@ def find_card(name: str) -> RewardCard:
         from mmalign.rewards.remote import fetch_card
 
         return fetch_card(name)
-    if name.endswith(".yaml") and Path(name).is_file():
-        return read_card(Path(name), name=Path(name).stem)
+    if (file := card_file(name)) is not None:
+        return read_card(file, name=file.parent.as_posix() if file.name == CARD else file.stem)
     if name in cards():
         return cards()[name]
-    if is_folder(name):
-        return read_card(Path(name) / CARD, name=Path(name).as_posix())
     if Path(name).is_dir():
         raise DataError(f"this folder is no reward: it has no {CARD}", file=name)
     if "@" in name:
@@ -204,7 +249,9 @@ def _careful_card(name: str) -> RewardCard:
     )
 
 
-def load_reward(name: str, *, device: str = "cpu", weights: Path | str | None = None) -> "Reward":
+def load_reward(
+    name: str, *, device: str = "cpu", weights: Path | str | None = None, trust: Iterable[str] = ()
+) -> "Reward":
     """Load a reward once; its weights stay in memory with the object, on ``device``.
 
     An address such as ``http://127.0.0.1:8000`` is a reward that ``mmalign serve`` runs there.
@@ -216,33 +263,56 @@ def load_reward(name: str, *, device: str = "cpu", weights: Path | str | None = 
         name: of a card.
         device: where its model runs.
         weights: a folder or file in the place of where the card's weights come from.
+        trust: rewards, by name, that may run code of their own: this one, or one that it is made of.
 
     Raises:
         UnknownNameError: no card has this name.
+        DataError: an option of its card is not one of its target's.
         ConfigError: its weights or its extra are not on this machine, it has no weights and some were given, or nothing
             answers at its address.
+        TrustError: its card or its weights ask for code of their own, and nobody trusts it.
     """
-    card = find_card(name)
-    if weights is not None:
-        if card.weights is None:
-            raise ConfigError(f"weights = '{weights}': reward '{name}' is computed and has none")
-        card = replace(card, weights=str(weights))
-    return load_card(card, device=device)
+    with trusting(trust):
+        card = find_card(name)
+        if weights is not None:
+            if card.weights is None:
+                raise ConfigError(f"weights = '{weights}': reward '{name}' is computed and has none")
+            card = replace(card, weights=str(weights))
+        return load_card(card, device=device, asked=name)
 
 
-def load_card(card: RewardCard, *, device: str = "cpu") -> "Reward":
+def load_card(card: RewardCard, *, device: str = "cpu", asked: str | None = None) -> "Reward":
     """Load the reward of any card, also of one that is in no table.
 
+    Args:
+        card: what is loaded.
+        device: where its model runs.
+        asked: the name that it was asked for by, and may be trusted by; by default the card's.
+
     Raises:
+        DataError: an option is not one of its target's.
         ConfigError: its weights or its extra are not on this machine.
+        TrustError: its target is in no table, or its weights bring code, and nobody trusts it.
     """
     readiness = card.readiness()
     if readiness.startswith("needs extra"):
         raise ConfigError(f"reward '{card.name}' needs an extra: pip install 'mmalign[{card.extra}]'")
     if card.licence.get("weights") == "unverified":
         warnings.warn(f"reward '{card.name}': nobody verified the licence of its weights; see {card.source}")
-    module, _, target = card.target.partition(":")
-    loaded: Reward = getattr(importlib.import_module(module), target)(card, device=device, **card.options)
+    asked, code = asked or card.name, code_of(card.target)
+    if code is None:
+        demand(asked, foreign_code(card))
+    target = load_target(code or card.target)
+    if code is not None:
+        check_options(card.options, target, place="options", file=card_file(asked) or Path(card.name))
+    with loading(asked):
+        try:
+            loaded: Reward = target(card, device=device, **card.options)
+        except TypeError as error:
+            if not any(words in str(error) for words in ("keyword argument", "required")):
+                raise
+            # What a target's options hold is for functions of their own, such as the loader of an encoder.
+            raise DataError(f"options: {error}", file=card_file(asked) or Path(card.name)) from error
     return loaded
 
 

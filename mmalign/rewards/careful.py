@@ -13,7 +13,7 @@ from torch import Tensor
 from mmalign.errors import ConfigError, UnknownNameError
 from mmalign.media import Sample
 from mmalign.rewards.base import EnsembleReward, Reward, Score
-from mmalign.rewards.cards import RewardCard, find_card, load_card
+from mmalign.rewards.cards import RewardCard, load_reward
 from mmalign.rewards.compose import combined, turned
 from mmalign.rewards.uncertainty import worst_case
 
@@ -137,5 +137,5 @@ def careful(
     card: RewardCard, *, device: str = "cpu", of: str, how: str, strength: float | None = None
 ) -> Careful:
     """The target of the cards that ``NAME@HOW`` stands for: ``options: {of: NAME, how: HOW, strength: NUMBER}``."""
-    inner = replace(find_card(of), weights=card.weights)
-    return Careful(card, load_card(inner, device=device), how=how, strength=strength)
+    inner = load_reward(of, device=device, weights=card.weights)
+    return Careful(card, inner, how=how, strength=strength)

@@ -19,6 +19,7 @@ from mmalign.rewards.clip_encoder import freeze
 from mmalign.rewards.log_mel import LogMel
 from mmalign.rewards.prompts import HuggingFaceTokenizer, PromptEmbeddings
 from mmalign.rewards.weights import complete, obtain
+from mmalign.trust import remote_code
 
 FILES = (
     "config.json",
@@ -90,7 +91,9 @@ class ClapReward:
             model, loading = ClapModel.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=remote_code()
+            )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ConfigError(

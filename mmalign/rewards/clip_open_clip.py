@@ -1,8 +1,10 @@
 """CLIP checkpoints in open_clip's format: a folder of its own, or one file of a known architecture."""
 
 import contextlib
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -15,6 +17,7 @@ from mmalign.rewards.clip_encoder import ClipEncoder, freeze
 from mmalign.rewards.preprocessing import Preprocessing
 from mmalign.rewards.prompts import CutReport, PromptEmbeddings, Tokens
 from mmalign.rewards.weights import checkpoint, fill, obtain, read_state
+from mmalign.trust import remote_code
 
 FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 """What a folder in open_clip's format has."""
@@ -93,14 +96,22 @@ def _of_folder(card: RewardCard, part: str) -> tuple[Any, Any]:
     folder = obtain(card, part, files=FILES)
     try:
         with _quiet():
+            told = _of_tokenizer(folder)
             model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
-            return model, open_clip.get_tokenizer(f"local-dir:{folder}")
+            return model, open_clip.get_tokenizer(f"local-dir:{folder}", **told)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"reward '{card.name}': open_clip could not load '{folder}' ({reason}); it takes a folder with "
             "open_clip_config.json and weights"
         ) from error
+
+
+def _of_tokenizer(folder: Path) -> dict[str, bool]:
+    """What a tokenizer of transformers is told, in the place of what the folder's own settings ask for."""
+    settings = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+    code = remote_code()  # also keeps a text tower of transformers from asking
+    return {"trust_remote_code": code} if settings["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else {}
 
 
 def _of_file(card: RewardCard, architecture: str, file: str) -> tuple[Any, Any]:

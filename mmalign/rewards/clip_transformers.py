@@ -15,6 +15,7 @@ from mmalign.rewards.clip_towers import picture_vectors, prompt_vectors, use_les
 from mmalign.rewards.preprocessing import Preprocessing
 from mmalign.rewards.prompts import HuggingFaceTokenizer, PromptEmbeddings
 from mmalign.rewards.weights import complete, obtain
+from mmalign.trust import remote_code
 
 FILES = ("config.json", "model.safetensors")
 PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -52,7 +53,9 @@ def load(
             local_files_only=True,
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(beside, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            beside, local_files_only=True, trust_remote_code=remote_code()
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(

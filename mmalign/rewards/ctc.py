@@ -15,6 +15,7 @@ from mmalign.rewards.clip_encoder import freeze
 from mmalign.rewards.measured import MeasuredReward, Measurement, Unmeasurable
 from mmalign.rewards.weights import complete, obtain
 from mmalign.rewards.word_errors import words
+from mmalign.trust import remote_code
 
 FILES = ("config.json", "model.safetensors", "processor_config.json", "tokenizer_config.json", "vocab.json")
 FLOOR = -10.0
@@ -87,9 +88,15 @@ class CTCReward(MeasuredReward):
         folder = obtain(card, files=FILES)
         try:
             model, loading = AutoModelForCTC.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=remote_code(),
             )
-            self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            self.processor: Any = AutoProcessor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=remote_code()
+            )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ConfigError(

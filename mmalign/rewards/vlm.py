@@ -14,7 +14,7 @@ from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.vlm_endpoint import ChatEndpoint
 from mmalign.rewards.vlm_judge import Judge, Question, Words
-from mmalign.rewards.vlm_model import load_judge
+from mmalign.rewards.vlm_model import LocalJudge, load_judge
 from mmalign.rewards.vlm_questions import Scale, ask
 from mmalign.rewards.vlm_scores import mass, ordinal_expectation, yes_probability
 
@@ -47,6 +47,10 @@ def judge_of(
     return ChatEndpoint(**endpoint, **options)
 
 
+JUDGE_OPTIONS = (judge_of, load_judge, LocalJudge)
+"""Whose options a judge's card may have, beside those of its own kind."""
+
+
 def objections(samples: Sequence[Sample], card: RewardCard, judge: Judge) -> list[str]:
     """B times "ok", or why this judge cannot be asked about a sample."""
     found = []
@@ -76,6 +80,8 @@ class ChoiceReward:
         least_mass: below it the sample has a status and no score.
         options: of :func:`judge_of`.
     """
+
+    takes_options_of = JUDGE_OPTIONS
 
     def __init__(
         self,

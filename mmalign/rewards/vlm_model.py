@@ -13,6 +13,7 @@ from mmalign.rewards.vlm_inputs import encode, parts_of, render
 from mmalign.rewards.vlm_judge import Choices, Question, Words, Written
 from mmalign.rewards.vlm_prefix import common_start, continue_from, together
 from mmalign.rewards.weights import advice, find, local_path
+from mmalign.trust import remote_code
 
 
 class LocalJudge:
@@ -215,12 +216,13 @@ def _load(card: RewardCard, dtype: str) -> tuple[Any, Any]:
     name = str(card.weights if folder is None else folder)
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
+    code = remote_code()
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=code)
         pictures = type(config) in AutoModelForImageTextToText._model_mapping
         family = AutoModelForImageTextToText if pictures else AutoModelForMultimodalLM
-        model = family.from_pretrained(name, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
-        return model, AutoProcessor.from_pretrained(name)
+        model = family.from_pretrained(name, dtype=_dtype(dtype), trust_remote_code=code)
+        return model, AutoProcessor.from_pretrained(name, trust_remote_code=code)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         if folder is None and local_path(str(card.weights)) is None:
@@ -235,3 +237,10 @@ def _load(card: RewardCard, dtype: str) -> tuple[Any, Any]:
     finally:
         if bar:
             logging.enable_progress_bar()
+
+
+def _dtype(name: str) -> Any:
+    found = name if name == "auto" else getattr(torch, name, None)
+    if not isinstance(found, str | torch.dtype):
+        raise ValueError(f"dtype = '{name}', expected 'auto' or a kind of number such as 'bfloat16'")
+    return found

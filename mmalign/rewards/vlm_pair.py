@@ -14,7 +14,7 @@ from mmalign.rewards import vlm_questions as questions
 from mmalign.rewards.base import OK, Score, scatter
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.pairwise import Preference
-from mmalign.rewards.vlm import LEAST_MASS, _media, _names, fill, judge_of, objections
+from mmalign.rewards.vlm import JUDGE_OPTIONS, LEAST_MASS, _media, _names, fill, judge_of, objections
 from mmalign.rewards.vlm_judge import Question, Words
 from mmalign.rewards.vlm_parsing import parse_verdict
 from mmalign.rewards.vlm_scores import debias_pair, mass, settle
@@ -26,6 +26,8 @@ VERDICTS: Words = (("1",), ("2",), ("0",))
 
 class _PairJudge:
     """What both kinds share: pairs with their obstacles, and a score against a reference."""
+
+    takes_options_of = JUDGE_OPTIONS
 
     def __init__(
         self, card: RewardCard, *, goal: str | None = None, device: str = "cpu", **options: Any

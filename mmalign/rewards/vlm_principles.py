@@ -9,7 +9,7 @@ from mmalign.errors import ConfigError
 from mmalign.media import Sample
 from mmalign.rewards.base import OK, Score, scatter
 from mmalign.rewards.cards import RewardCard
-from mmalign.rewards.vlm import LEAST_MASS, YES_NO, _media, fill, judge_of, objections
+from mmalign.rewards.vlm import JUDGE_OPTIONS, LEAST_MASS, YES_NO, _media, fill, judge_of, objections
 from mmalign.rewards.vlm_judge import Question
 from mmalign.rewards.vlm_scores import mass, yes_probability
 
@@ -33,6 +33,8 @@ class PrincipleJudge:
     Raises:
         ConfigError: no principle, or a weight that is not positive or of no principle.
     """
+
+    takes_options_of = JUDGE_OPTIONS
 
     def __init__(
         self,

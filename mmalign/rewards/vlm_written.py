@@ -10,7 +10,7 @@ from mmalign.media import Sample
 from mmalign.rewards import vlm_questions as questions
 from mmalign.rewards.base import OK, Score
 from mmalign.rewards.cards import RewardCard
-from mmalign.rewards.vlm import _media, fill, judge_of, objections
+from mmalign.rewards.vlm import JUDGE_OPTIONS, _media, fill, judge_of, objections
 from mmalign.rewards.vlm_judge import Question
 from mmalign.rewards.vlm_parsing import parse_likert, parse_number
 from mmalign.rewards.vlm_questions import LIKERT_WORDS, Scale
@@ -28,6 +28,8 @@ class WrittenReward:
         device: where the judge runs.
         options: of :func:`mmalign.rewards.vlm.judge_of`.
     """
+
+    takes_options_of = JUDGE_OPTIONS
 
     def __init__(
         self, card: RewardCard, *, question: str, max_new_tokens: int, device: str = "cpu", **options: Any

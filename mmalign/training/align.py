@@ -18,7 +18,7 @@ from mmalign.locks import locked_folder
 from mmalign.methods import load_method
 from mmalign.methods.base import Method, Task
 from mmalign.processes import Processes
-from mmalign.rewards.cards import find_card, load_reward, parse_weighted
+from mmalign.rewards.cards import find_card, is_address, load_reward, parse_weighted
 from mmalign.rewards.compose import WeightedSum, load_weighted
 from mmalign.training.folder import RunFolder, write_json
 from mmalign.training.identity import UNKNOWN
@@ -118,11 +118,17 @@ def check_unchanged(recipe: Recipe, keys: StageKeys) -> Key:
 
 
 def check_gradient(recipe: Recipe) -> None:
-    """Refuse a reward without gradient for a method that follows it.
+    """Refuse a reward without gradient for a method that follows it, and one that asks for more than is trusted.
 
     Raises:
         ConfigError: with a way out.
     """
+    for name in [
+        *(parse_weighted(text)[0] for text in recipe.reward),
+        *filter(None, [recipe.heldout_reward]),
+    ]:
+        if not is_address(name):
+            find_card(name)
     for name in [parse_weighted(text)[0] for text in recipe.reward] if recipe.method.needs_gradient else []:
         if not find_card(name).differentiable:
             raise ConfigError(

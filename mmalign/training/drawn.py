@@ -15,6 +15,7 @@ from mmalign.errors import MmalignError
 from mmalign.generators.token_layouts import IGNORED
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import MEDIA, Media
+from mmalign.roots import lies_in, outside
 
 Drawn = tuple[Sequence[Media], Sequence[dict[str, Any]]]
 """Media, and of each what its row of metadata.jsonl says beside prompt, seed and options."""
@@ -100,6 +101,9 @@ def read_tensors(folder: Path, rows: Sequence[dict[str, Any]], field: str) -> di
     names = [(row["file_name"], Path(row[field]).name) for row in rows if field in row]
     found: dict[Path, Tensor] = {}
     for file in dict.fromkeys(file for _, file in names):
+        if not lies_in(folder / file, folder):
+            warnings.warn(f"{outside(folder / file, folder)}; its samples are encoded")
+            continue
         try:
             with safe_open(folder / file, "pt") as tensors:
                 found |= {folder / name: tensors.get_tensor(name) for name, at in names if at == file}

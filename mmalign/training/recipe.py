@@ -6,6 +6,7 @@ Imports no torch, so that ``--help`` answers at once.
 import dataclasses
 import importlib.util
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -331,7 +332,7 @@ def recipe_files() -> dict[str, Path]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A shipped recipe by name, or one's own as a ``.py`` file with a ``recipe``, or as YAML.
+    """A shipped recipe by name, or one's own as a ``.py`` file with a ``recipe``, which runs that file, or as YAML.
 
     Raises:
         UnknownNameError: no recipe has this name.
@@ -345,6 +346,8 @@ def load_recipe(name: str) -> Recipe:
         if not path.is_file():
             raise DataError("no such recipe file", file=path)
     if path.suffix == ".py":
+        if name not in recipe_files():
+            print(f"mmalign: {name} is Python code and is run", file=sys.stderr, flush=True)
         spec = importlib.util.spec_from_file_location("mmalign_recipe", path)
         assert spec is not None
         assert spec.loader is not None

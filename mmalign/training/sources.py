@@ -20,6 +20,7 @@ from mmalign.methods.latents import LatentPairs, LatentSamples
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.compose import score_in_batches
+from mmalign.roots import rooted
 from mmalign.training.drawn import read_drawn
 from mmalign.training.folder import RunFolder
 from mmalign.training.progress import console, stage
@@ -69,9 +70,10 @@ def own_data(recipe: Recipe, prompts: Sequence[str], run: RunFolder, adapter: An
         if processes.main:
             run.seal(path)
     processes.wait()
-    if source == "pairs":
-        return encode_pairs(adapter, read_pairs(path), recipe)
-    return encode_samples(adapter, read_demonstrations(path), recipe)
+    with rooted(run.path):
+        if source == "pairs":
+            return encode_pairs(adapter, read_pairs(path), recipe)
+        return encode_samples(adapter, read_demonstrations(path), recipe)
 
 
 def scored_groups(

@@ -13,6 +13,7 @@ from mmalign.evaluation.page import Html, escaped, image_element, lost
 from mmalign.evaluation.players import AS_THEY_ARE, CODECS, player, turning
 from mmalign.evaluation.previews import sound_picture
 from mmalign.media import VIEWS_SUFFIX, Audio, Image, Mesh, Scene3D, Video, load_media
+from mmalign.roots import lies_in
 
 KEPT = 64
 """Elements that are remembered, for the page that asks again."""
@@ -50,8 +51,8 @@ class LabelMedia:
         file = self._files.get(key)
         if file is None:
             return None
-        path = (self.folder / file).resolve()
-        return path if path.is_file() and path.is_relative_to(self.folder) else None
+        path = self.folder / file
+        return path.resolve() if path.is_file() and lies_in(path, self.folder) else None
 
     def mesh(self, key: str) -> dict[str, Any] | None:
         """The triangles of a scene as plain lists, for the page to turn; None where there are none."""

@@ -26,6 +26,7 @@ from mmalign.data.readers import read_records
 from mmalign.errors import ConfigError, DataError, MmalignError
 from mmalign.media import Image, Sample
 from mmalign.rewards import cards as table
+from mmalign.rewards import targets
 from mmalign.rewards.base import Score, TokenScores
 from mmalign.rewards.cards import find_card
 from mmalign.worlds import shapes
@@ -367,6 +368,7 @@ class Explaining:
 def explaining(monkeypatch: pytest.MonkeyPatch) -> None:
     card = replace(find_card("placebo"), name="why-v1", target=f"{__name__}:Explaining", needs=("prompt",))
     monkeypatch.setattr(table, "cards", lambda: {"why-v1": card})
+    monkeypatch.setitem(targets.TARGETS, "Explaining", card.target)
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Explaining.__module__])
 
 

@@ -17,6 +17,7 @@ from mmalign.data.pairs import best_against_worst, read_pairs
 from mmalign.data.rankings import read_rankings
 from mmalign.errors import ConfigError, DataError, MmalignError, ShapeError
 from mmalign.media import Image
+from mmalign.roots import rooted
 
 NAN = math.nan
 groups = st.lists(
@@ -148,9 +149,14 @@ def test_the_command_writes_pairs_that_training_reads(
 ) -> None:
     out = tmp_path / "far" / "pairs.parquet"
     assert command.main([str(scores), "--out", str(out), *arguments.split()]) == 0
-    assert named(scores, out) == expected
-    assert {pair.source for pair in read_pairs(out)} == {arguments.split()[1]}
-    assert capsys.readouterr().out.strip() == str(out)
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
+    assert f"whatever reads it wants --root {tmp_path}" in said.err.replace("\n", "")
+    with pytest.raises(DataError, match="lies outside"):
+        read_pairs(out)
+    with rooted(tmp_path):
+        assert named(scores, out) == expected
+        assert {pair.source for pair in read_pairs(out)} == {arguments.split()[1]}
 
 
 def test_the_command_writes_rankings(scores: Path, tmp_path: Path, capsys: Any) -> None:

@@ -29,7 +29,7 @@ def labelled(
     prompts = len(choices)
     rows = [(f"prompt {p}", f"{p}-{i}.png") for p in range(prompts) for i in range(each)]
     folder = write_folder(tmp_path / "samples", rows)
-    path = tmp_path / "out" / "labels.jsonl"
+    path = tmp_path / "labels.jsonl"
     made = []
     settings = LabelSettings(mode=mode, **{"repeat": 0.0, **options})
     with LabelStore(path, list_samples(folder).samples, settings, folder=folder) as store:

@@ -35,6 +35,7 @@ class Score:
         tokens: B times text and score per token.
         regions: [B, H, W] in [0, 1], high where the fault is.
         text: B times a judge's rationale.
+        parts: of a reward that is made of others, what each of those said, in their order.
 
     Raises:
         ShapeError: the lengths differ, or ``value`` and ``status`` disagree about what failed.
@@ -47,6 +48,7 @@ class Score:
     tokens: list[TokenScores] | None = None
     regions: Tensor | None = None
     text: list[str] | None = None
+    parts: tuple["Score", ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.status)

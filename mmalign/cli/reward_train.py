@@ -68,8 +68,10 @@ class TrainCommand:
     """Of davidson: at equal scores a tie is so many times as probable as a win."""
     groups: int = 1
     """Groups of annotators to find by EM; each is an aspect, and groups.csv in the folder says who is in which."""
-    over_groups: Literal["worst", "mean"] = "worst"
-    """What the value is of the groups' rewards."""
+    over_groups: Literal["worst", "mean", "least"] = "worst"
+    """What the value is of the groups' rewards. worst: a mean by weights that start equal and, in online methods,
+    follow whose mean over a rollout is lowest, so that it is raised (MaxMin-RLHF); mean: always equal weights; least:
+    the least of each sample's, whose mean is at most the least of the groups' means."""
     personal: int = 0
     """Features that are common to all annotators, each of whom weighs them otherwise; the value is the average
     person's, and `mmalign reward adapt` makes it another's."""

@@ -10,6 +10,7 @@ from mmalign.data.pairs import Pair
 from mmalign.data.readers import read_records
 from mmalign.data.schemas import media_of, read_what_can_be
 from mmalign.errors import DataError
+from mmalign.texts import plain_prompt
 
 NAMES = ("prompt", "caption", "captions", "text")
 """Columns of prompts, the first that a table has."""
@@ -77,15 +78,6 @@ def _contradictions(pairs: Iterable[Pair]) -> int:
     return found
 
 
-def plain_prompt(prompt: str) -> str:
-    """A prompt without what does not make it another one: case, spaces, a full stop at the end.
-
-    >>> plain_prompt("  A red   Circle. ")
-    'a red circle'
-    """
-    return " ".join(prompt.casefold().split()).rstrip(".").rstrip()
-
-
 def read_prompts_of(path: Path) -> list[str]:
     """The prompts of a table, or of a text file with one a line.
 
@@ -105,7 +97,7 @@ def read_prompts_of(path: Path) -> list[str]:
 
 
 def leaked_prompts(first: Path, second: Path) -> list[str]:
-    """Prompts of the first file that the second has too, but for case and spaces, each once.
+    """Prompts of the first file that the second has too in their normal form, each once.
 
     Raises:
         DataError: a file cannot be read, or holds no prompts.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmalign.errors import ShapeError
+from mmalign.texts import normal
 
 
 def contrast_partners(
@@ -27,7 +28,7 @@ def contrast_partners(
     >>> contrast_partners(["a red circle", "a blue circle", "two tones"])
     [(0, 1)]
     """
-    words = [prompt.casefold().split() for prompt in prompts]
+    words = [normal(prompt).split() for prompt in prompts]
     found: set[tuple[int, int]] = set()
     for i, mine in enumerate(words):
         matcher = SequenceMatcher(None, b=mine, autojunk=False)

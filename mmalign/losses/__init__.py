@@ -77,7 +77,7 @@ from mmalign.losses.preference_anchored import crpo_loss, slic_loss
 from mmalign.losses.preference_degree import spo_degree_loss, spo_removal
 from mmalign.losses.preference_game import Credit, nash_md_loss, nash_md_mixture
 from mmalign.losses.preference_strength import gapo_loss, gapo_weights, osp_loss, robust_dpo_loss
-from mmalign.losses.prior_margin import margin_cap_penalty, prior_distance
+from mmalign.losses.prior_margin import margin_cap_penalty, pcrm_loss, pcrm_similarity, prior_distance
 from mmalign.losses.prompt_tracker import PromptTracker
 from mmalign.losses.ranking import diffusion_dro_loss, dro_gap, dro_loss, token_dro_loss
 from mmalign.losses.rating import beta_rating_loss, gaussian_rating_loss, inner_share, rating_loss
@@ -181,6 +181,8 @@ __all__ = [
     "word_detection_loss",
     # fitting a reward: what it should not learn, and from whom
     "margin_cap_penalty",
+    "pcrm_loss",
+    "pcrm_similarity",
     "prior_distance",
     "grm_loss",
     "grm_sft_loss",

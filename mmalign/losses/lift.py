@@ -1,9 +1,8 @@
 """LiFT's weights: what a critic answered in words, as the number that a sample's likelihood is multiplied with."""
 
-import re
-
 from torch import Tensor
 
+from mmalign.answers import named
 from mmalign.errors import ShapeError, UnknownNameError
 
 LIFT_SCORES = {"good": 0.9, "normal": 0.2, "bad": 0.05}
@@ -14,7 +13,8 @@ def lift_score(answer: str) -> float:
     """Read the grade out of a critic's answer.
 
     Args:
-        answer: holds one of the words good, normal and bad, in any case, once or more, and none of the others.
+        answer: says good, normal or bad plainly, in any case, once or more, and none of the others; see
+            :func:`mmalign.answers.named`.
 
     Returns:
         0.9, 0.2 or 0.05.
@@ -28,10 +28,10 @@ def lift_score(answer: str) -> float:
     >>> lift_score("Normal. The motion stutters.")
     0.2
     """
-    grades = set(re.findall(rf"\b({'|'.join(LIFT_SCORES)})\b", answer.lower()))
-    if len(grades) != 1:
+    score = named(answer, LIFT_SCORES)
+    if score is None:
         raise UnknownNameError("grade", answer, LIFT_SCORES)
-    return LIFT_SCORES[grades.pop()]
+    return score
 
 
 def lift_weights(scores: Tensor) -> Tensor:

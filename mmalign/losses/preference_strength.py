@@ -32,7 +32,7 @@ def gapo_weights(
             bound; a score is outside 0 to ``scale``; or ``base`` is not above 1 or ``scale`` not above 0.
 
     Source: Zhu et al. 2025, Aligning Anime Video Generation with Human Feedback, section 4 (arXiv:2504.10044), with
-    the base and scale of its code.
+    the base and scale of its code. That pairs with a higher rejected score are refused is ours.
 
     >>> gapo_weights(torch.tensor([90.0]), torch.tensor([60.0]))  # 2^0.9 - 2^0.6
     tensor([0.3503])

@@ -1,9 +1,78 @@
 """Prior-constrained margins: how far two rewards may differ, from how much the two samples do."""
 
+import math
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmalign.errors import ConfigError
 from mmalign.losses.shapes import check_shape
+
+
+def pcrm_similarity(cosine: Tensor) -> Tensor:
+    """How alike two samples are, by the angle between their embeddings.
+
+        1 - arccos(clamp(cosine, 0, 1)) / pi
+
+    The other prior of the source is the ratio of the two lengths, the smaller over the larger, as it is.
+
+    Args:
+        cosine: [B].
+
+    Returns:
+        [B], from 1/2 to 1 for twins; detached.
+
+    Raises:
+        ShapeError: not [B].
+
+    Source: the code of Zhou et al. 2024, PCRM (arXiv:2404.00978).
+
+    >>> import torch
+    >>> pcrm_similarity(torch.tensor([1.0, 0.5, -0.3])).round(decimals=4)
+    tensor([1.0000, 0.6667, 0.5000])
+    """
+    check_shape(cosine, cosine.shape[:1], name="cosine", letters="[B]")
+    return 1 - cosine.detach().clamp(0, 1).arccos() / math.pi
+
+
+def pcrm_loss(
+    gap: Tensor, similarity: Tensor, *, slope: float = 6.0, least: float = 1e-3, shift: float = 0.0
+) -> Tensor:
+    """Bradley–Terry with a second term that holds the gap below a margin, the closer the more alike the two are.
+
+        most[b] = slope / (similarity[b] + least) + shift
+        mean_b -log sigmoid(gap[b]) - log sigmoid(most[b] - gap[b])
+
+    Args:
+        gap: [B], reward of the chosen less that of the rejected.
+        similarity: [B] in [0, 1], ``pcrm_similarity`` or the ratio of the two lengths; detached.
+        slope: beta_1, above 0.
+        least: beta_2, above 0, for pairs that have nothing in common.
+        shift: beta_3.
+
+    Returns:
+        Scalar, nats; lowest where ``gap`` is half of ``most``.
+
+    Raises:
+        ShapeError: not twice the same [B].
+        ConfigError: a similarity is outside [0, 1], or ``slope`` or ``least`` is not above 0.
+
+    Source: Zhou et al. 2024, PCRM (arXiv:2404.00978), in the form and with the defaults of its code, which has a reward
+    for each token and takes the mean over them; here a sample has one.
+
+    >>> import torch
+    >>> pcrm_loss(torch.tensor([3.0]), torch.tensor([1.0]), least=1e-9)  # 2 * log(1 + e^-3)
+    tensor(0.0972)
+    """
+    check_shape(gap, gap.shape[:1], name="gap", letters="[B]")
+    check_shape(similarity, gap.shape, name="similarity", letters="[B]")
+    alike = similarity.detach()
+    if not bool(((alike >= 0) & (alike <= 1)).all()):
+        raise ConfigError("similarity: expected numbers in [0, 1]")
+    if slope <= 0 or least <= 0:
+        raise ConfigError(f"slope = {slope} and least = {least}, but both are above 0")
+    most = slope / (alike + least) + shift
+    return -(F.logsigmoid(gap) + F.logsigmoid(most - gap)).mean()
 
 
 def prior_distance(cosine: Tensor, length_ratio: Tensor | None = None, *, share: float = 0.5) -> Tensor:
@@ -23,7 +92,8 @@ def prior_distance(cosine: Tensor, length_ratio: Tensor | None = None, *, share:
         ShapeError: not [B], or the shapes differ.
         ConfigError: a ratio is outside (0, 1], or ``share`` outside [0, 1].
 
-    Source: the priors are of Zhou et al. 2024, PCRM (arXiv:2404.00978); their form here is ours.
+    Source: ours, from the two priors of Zhou et al. 2024, PCRM (arXiv:2404.00978), which takes one of them at a time;
+    see ``pcrm_similarity``.
 
     >>> import torch
     >>> prior_distance(torch.tensor([0.5]), torch.tensor([0.5]))
@@ -64,7 +134,8 @@ def margin_cap_penalty(gap: Tensor, distance: Tensor, *, base: float = 1.0, slop
         ShapeError: not twice the same [B].
         ConfigError: ``base`` is not positive, or ``slope`` is negative.
 
-    Source: Zhou et al. 2024, PCRM (arXiv:2404.00978), for the idea; its own formula was not at hand, this one is ours.
+    Source: ours. ``pcrm_loss``, whose idea it has, holds a gap towards half of its margin at any size, and that of the
+    chosen side alone; this costs nothing below the margin.
 
     >>> import torch
     >>> margin_cap_penalty(torch.tensor([3.0, -0.5]), torch.tensor([0.0, 0.0]))  # ((3 - 1)^2 / 1 + 0) / 2

@@ -58,7 +58,8 @@ def baton_loss(
         ShapeError: not twice the same [B] and once [N].
         ConfigError: a reward is outside [0, 1], or ``pretraining_weight`` is negative.
 
-    Source: Liao et al. 2024, BATON, section 3.3 (arXiv:2402.00744). No code is published; the form is ours.
+    Source: ours, after Liao et al. 2024, BATON (arXiv:2402.00744), who weight the likelihood with the reward and hold
+    the model to pretraining data. They publish no code and no weight of the second term; ours has no default.
 
     >>> import torch
     >>> log_prob, reward = torch.tensor([-1.0, -3.0]), torch.tensor([1.0, 0.0])

@@ -85,7 +85,8 @@ def alignprop_loss(reward: Tensor, *, target: float = 10.0, scale: float = 0.01)
     Raises:
         ShapeError: ``reward`` is not [B].
 
-    Source: the code of Prabhudesai et al. 2023, AlignProp (arXiv:2310.03739).
+    Source: the code of Prabhudesai et al. 2023, AlignProp (arXiv:2310.03739), with its target and coefficient for the
+    aesthetic score; its HPS loss, 1 - reward, is this at target 1.
 
     >>> alignprop_loss(torch.tensor([6.0, 11.0]), scale=1.0)  # (4 + 1) / 2
     tensor(2.5000)

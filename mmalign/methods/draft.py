@@ -4,16 +4,26 @@ import torch
 from torch import Tensor
 
 from mmalign.generators.rollout import Start
-from mmalign.losses.reward_backprop import draft_k_start, draft_loss, draft_lv_noisy, draw_step
+from mmalign.losses.reward_backprop import (
+    alignprop_loss,
+    draft_k_start,
+    draft_loss,
+    draft_lv_noisy,
+    draw_step,
+)
 from mmalign.methods.base import Task, step_generator
 from mmalign.methods.configs import DRaFTConfig
 from mmalign.methods.reward_gradient import PromptBatch, RewardGradientMethod
 
 
 class DRaFT(RewardGradientMethod):
-    """DRaFT-K on any denoiser; with ``truncation="random"`` AlignProp, with ``low_variance`` n > 1 DRaFT-LV.
+    """DRaFT-K on any denoiser; DRaFT-LV with ``low_variance`` n > 1.
 
         L = -mean R(x_0),   x_0 through the last K deterministic steps, the latents before them constant
+        L = mean |T - R(x_0)|,   with a ``target`` T
+
+    AlignProp is ``truncation="random"`` with ``last_steps = rollout_steps``, so that any number of steps may carry the
+    gradient, and a ``target``, which its code has for the aesthetic score.
 
     R is in standard deviations of the reference's rewards. Denoiser passes per sample: ``rollout_steps`` - K forward, K
     forward and backward; n more of the latter for DRaFT-LV.
@@ -46,7 +56,16 @@ class DRaFT(RewardGradientMethod):
         else:
             reward = self._low_variance(start, noisy, batch)
         mean, std = self.unit()
-        return draft_loss(reward), {"train_reward": reward.detach().mean() * std + mean}
+        return self._objective(reward), {"train_reward": reward.detach().mean() * std + mean}
+
+    def _objective(self, reward: Tensor) -> Tensor:
+        """Scalar, in the unit of the standardised reward [B] or [n, B]."""
+        if self.config.target is None:
+            return draft_loss(reward)
+        mean, std = self.unit()
+        higher = self.task.reward is None or self.task.reward.card.higher_is_better
+        target = self.config.target if higher else -self.config.target
+        return alignprop_loss(reward.flatten(), target=(target - mean) / std, scale=1.0)
 
     def _low_variance(self, start: Start, noisy: Tensor, batch: PromptBatch) -> Tensor:
         """[n, B], rewards of n copies of the results, each noised to the last level and denoised with gradient."""

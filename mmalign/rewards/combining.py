@@ -213,7 +213,8 @@ def maxmin_weights(weights: Tensor, mean_score: Tensor, *, rate: float = 0.1) ->
     Raises:
         ShapeError: not twice [U].
 
-    Source: multiplicative weights; for annotator groups Chakraborty et al. 2024, MaxMin-RLHF (arXiv:2402.08925).
+    Source: multiplicative weights; for the objective of Chakraborty et al. 2024, MaxMin-RLHF (arXiv:2402.08925), whose
+    algorithm takes the worst group alone: the limit of a large ``rate``.
 
     >>> maxmin_weights(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 10.0]))
     tensor([0.7311, 0.2689])

@@ -80,15 +80,17 @@ class WeightedSum:
 
 
 class Minimum:
-    """The worst of several rewards: no group of people, or aspect, is bought off by others.
+    """The worst of several rewards, sample by sample: within a sample, no aspect is bought off by others.
 
         value = min_k z_k,   z_k = (score_k - mean_k) / std_k, turned so that higher is better
 
-    A sample that one of them cannot score has no minimum. Each reward's raw score is an aspect.
+    The mean of this over samples is at most the least of the rewards' means, which MaxMin-RLHF maximises for groups of
+    people; see :class:`mmalign.rewards.maxmin.GroupWeights`. A sample that one of them cannot score has no minimum.
+    Each reward's raw score is an aspect.
 
     Args:
         card: of the minimum.
-        rewards: at least one, such as one for each group of annotators.
+        rewards: at least one.
         scales: mean and std of each reward's raw scores, in its unit; (0, 1) leaves them as they are.
 
     Raises:

@@ -1,6 +1,5 @@
 """Whether speech says its words: how likely a CTC recogniser finds them, a number that moves before a word changes."""
 
-import re
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +13,8 @@ from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.clip_encoder import freeze
 from mmalign.rewards.measured import MeasuredReward, Measurement, Unmeasurable
 from mmalign.rewards.weights import complete, obtain
-from mmalign.rewards.word_errors import words
+from mmalign.rewards.word_errors import wanted_words
+from mmalign.texts import words
 from mmalign.trust import remote_code
 
 FILES = ("config.json", "model.safetensors", "processor_config.json", "tokenizer_config.json", "vocab.json")
@@ -22,18 +22,15 @@ FLOOR = -10.0
 """Nats per character; what a sound gets that is too short for its words, or anything but them."""
 LONGEST_S, SHORTEST_S = 30.0, 0.1
 """Sounds are judged up to this length, and filled up with silence to this one."""
-QUOTED = re.compile(r"""(?<!\w)['"“‘](.+)['"”’](?!\w)""")
 
 
-def words_to_say(sample: Sample) -> str:
-    """What was to be said: ``transcript`` in the context, or what the prompt quotes, or the prompt; plain words.
+def words_to_say(sample: Sample, *, english: bool = True) -> str:
+    """What was to be said, as plain words: ``transcript`` in the context, or what the prompt quotes, or the prompt.
 
-    >>> words_to_say(Sample("say 'Open the window!' in a deep voice"))
-    'open the window'
+    >>> words_to_say(Sample("say 'Open 2 windows!' in a deep voice"))
+    'open two windows'
     """
-    quoted = QUOTED.search(sample.prompt)
-    said = sample.context.get("transcript", quoted[1] if quoted else sample.prompt)
-    return " ".join(words(said)) if isinstance(said, str) else ""
+    return " ".join(words(wanted_words(sample, own=False) or "", english=english, fold=False))
 
 
 def log_prob_per_character(logits: Tensor, characters: Tensor, *, blank: int) -> float:
@@ -68,23 +65,25 @@ def log_prob_per_character(logits: Tensor, characters: Tensor, *, blank: int) ->
 class CTCReward(MeasuredReward):
     """The log-probability, per character, that a CTC recogniser gives the words to be said.
 
-    What is to be said is ``transcript`` in the sample's context, or else what the prompt has between quotation marks,
-    or else the prompt. Range: [-10, 0] nats per character, higher is better; ``Score.text`` is what is heard, by the
-    likeliest symbol of every frame. Silence, and a sound too short for its words, gets what the recogniser says of it,
-    at least the floor.
+    What is to be said is ``transcript`` in the sample's context, or else all that the prompt has between quotation
+    marks, or else the prompt. Range: [-10, 0] nats per character, higher is better; ``Score.text`` is what is heard, by
+    the likeliest symbol of every frame. Silence, and a sound too short for its words, gets what the recogniser says of
+    it, at least the floor.
 
     Args:
         card: its weights are a folder of any CTC model of transformers with its processor.
         device: where the model runs.
+        english: whether numbers are spelt out in English; otherwise they are left as digits.
 
     Raises:
         ConfigError: the weights are not there, or not such a model.
     """
 
-    def __init__(self, card: RewardCard, *, device: str = "cpu") -> None:
+    def __init__(self, card: RewardCard, *, device: str = "cpu", english: bool = True) -> None:
         from transformers import AutoModelForCTC, AutoProcessor
 
         super().__init__(card, device=device)
+        self.english = english
         folder = obtain(card, files=FILES)
         try:
             model, loading = AutoModelForCTC.from_pretrained(
@@ -115,7 +114,7 @@ class CTCReward(MeasuredReward):
     def measure(self, sample: Sample) -> Measurement:
         """Listen to one sound."""
         assert isinstance(sample.media, Audio)
-        text, tokenizer = words_to_say(sample), self.processor.tokenizer
+        text, tokenizer = words_to_say(sample, english=self.english), self.processor.tokenizer
         characters = tokenizer(text.upper() if self._upper else text).input_ids
         if not characters or tokenizer.unk_token_id in characters:
             raise Unmeasurable(f"no words that this recogniser can spell: '{text}'")

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from mmalign.rewards.cards import RewardCard, load_reward
 from mmalign.rewards.clip_encoder import freeze
 from mmalign.rewards.familiarity import Familiarity
 from mmalign.rewards.learned_heads import HeadOptions, Heads, joint_features
+from mmalign.rewards.maxmin import Aspect, GroupWeights
 from mmalign.rewards.weights import checkpoint, fill, read_state
 
 HEAD, KNOWN = "head.safetensors", "known.safetensors"
@@ -62,6 +64,9 @@ class LearnedReward:
     vectors agree about what none of them has seen, so the second term asks how far that is from the training samples;
     a reward without it has the members' spread alone, and None for one head.
 
+    A reward of groups of people (``maxmin`` of its head) is the mean of theirs by :class:`GroupWeights`, which learn
+    from each rollout of an online method; what scores files leaves them as they are.
+
     Args:
         card: its weights are the folder, its options what `mmalign reward train` wrote.
         device: where backbone and head run.
@@ -97,6 +102,7 @@ class LearnedReward:
         heads = Heads(width, HeadOptions.read(head))
         fill(heads, read_state(path), origin=path)
         self.heads = freeze(heads, device)
+        self.groups = GroupWeights(len(heads.options.aspects)) if heads.options.maxmin else None
         self.familiarity: Familiarity | None = None
         if known is not None:
             path, familiarity = checkpoint(card, KNOWN), Familiarity(width=width, **known)
@@ -123,19 +129,51 @@ class LearnedReward:
         ready = [sample for sample, entry in zip(samples, status, strict=True) if entry == OK]
         each = torch.full((self.heads.options.members, len(samples)), math.nan)
         if not ready:
-            return each, scatter(status, torch.zeros(0))
+            return each, self._in_parts(scatter(status, torch.zeros(0)))
         media, prompts = self.backbone.media_vectors(ready).to(self.device), self._prompts(ready)
         features = joint_features(media, prompts)
         members = self.heads.members(features)
-        overall = self.heads.overall(members)
+        overall = self._overall(members)
         names = self.heads.options.aspects
         aspects = {name: members[..., i].mean(0) for i, name in enumerate(names)} if len(names) > 1 else {}
         std = self.heads.scatter(features)
         if std is not None:
-            aspects[SCATTER] = self.heads.overall(std).mean(0)
+            aspects[SCATTER] = self._overall(std).mean(0)
         score = scatter(status, overall.mean(0), aspects, std=self._std(overall, media, prompts))
         each[:, torch.tensor([entry == OK for entry in status])] = overall.float().cpu()
-        return each.masked_fill(score.value.isnan(), math.nan), score
+        return each.masked_fill(score.value.isnan(), math.nan), self._in_parts(score)
+
+    @property
+    def parts(self) -> tuple[Aspect, ...]:
+        """Each group's reward, in the order of ``Score.parts``; none where there are no groups to weigh."""
+        return () if self.groups is None else tuple(Aspect(self, name) for name in self.heads.options.aspects)
+
+    def after_rollout(self, samples: Sequence[Sample], scores: Score) -> None:
+        """Let the groups' weights follow what ``score`` said of a rollout."""
+        del samples
+        if self.groups is not None:
+            self.groups.update(torch.stack([part.value for part in scores.parts]))
+
+    def state(self) -> dict[str, Tensor]:
+        """The groups' weights, for a checkpoint."""
+        return {} if self.groups is None else {"weights": self.groups.weights}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """As they were."""
+        if self.groups is not None:
+            self.groups.weights = state["weights"].clone()
+
+    def report(self) -> dict[str, float]:
+        """Each group's weight."""
+        weights = [] if self.groups is None else self.groups.weights.tolist()
+        return {f"weight/{part.name}": weight for part, weight in zip(self.parts, weights, strict=True)}
+
+    def _in_parts(self, score: Score) -> Score:
+        return replace(score, parts=tuple(part.of(score) for part in self.parts))
+
+    def _overall(self, members: Tensor) -> Tensor:
+        """[K, B] of [K, B, A]."""
+        return self.heads.overall(members, None if self.groups is None else self.groups.weights)
 
     @torch.no_grad()
     def member_aspects(self, samples: Sequence[Sample]) -> Tensor:
@@ -169,7 +207,7 @@ class LearnedReward:
         vectors_of: Callable[..., Tensor] = self.backbone.media_vectors_with_grad
         vectors = vectors_of(media, **options)
         prompts = self._prompts(samples).to(vectors)
-        overall = self.heads.overall(self.heads.members(joint_features(vectors, prompts)))
+        overall = self._overall(self.heads.members(joint_features(vectors, prompts)))
         return overall, self._std(overall, vectors, prompts)
 
     def _std(self, overall: Tensor, media: Tensor, prompts: Tensor) -> Tensor | None:

@@ -68,7 +68,9 @@ class HeadOptions:
     bounded: bool = False
     """Whether an output is the log odds of a share of a scale of ratings, to which ``scale`` and ``shift`` lead."""
     worst_aspect: bool = False
-    """Whether the value is the least of the aspects, such as groups of people, and not their mean."""
+    """Whether the value is the least of the aspects, sample by sample, and not their mean."""
+    maxmin: bool = False
+    """Whether the value is a mean of the aspects by ``GroupWeights``, which follow the aspect whose mean is least."""
     personal: bool = False
     """Whether the value mixes the aspects by weights of a person, by member."""
 
@@ -84,8 +86,9 @@ class HeadOptions:
                 "shared_trunk needs hidden layers that are shared, and members that see the same (keep = 1)"
             )
 
-        if self.worst_aspect and (self.personal or OVERALL in self.aspects):
-            raise ConfigError("worst_aspect is of aspects that nothing else decides between")
+        decided = self.personal or OVERALL in self.aspects
+        if (self.worst_aspect and self.maxmin) or ((self.worst_aspect or self.maxmin) and decided):
+            raise ConfigError("worst_aspect and maxmin are of aspects that nothing else decides between")
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "HeadOptions":
@@ -208,11 +211,18 @@ class Heads(nn.Module):
         scaled: Tensor = std / self.scale[:, None]
         return scaled
 
-    def overall(self, members: Tensor) -> Tensor:
-        """[K, B] of [K, B, A]: a person's mix, the aspect ``overall``, the least, or the mean of all."""
+    def overall(self, members: Tensor, weights: Tensor | None = None) -> Tensor:
+        """[K, B] of [K, B, A]: a person's mix, the aspect ``overall``, the least, or the mean of all.
+
+        Args:
+            members: of every head and aspect.
+            weights: [A], of the mean; equal if not given.
+        """
         names = self.options.aspects
         if self.options.personal:
             return (members * self.mix[:, None]).sum(-1)
         if OVERALL in names:
             return members[..., names.index(OVERALL)]
-        return members.amin(-1) if self.options.worst_aspect else members.mean(-1)
+        if self.options.worst_aspect:
+            return members.amin(-1)
+        return members.mean(-1) if weights is None else (members * weights.to(members)).sum(-1)

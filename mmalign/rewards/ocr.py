@@ -1,7 +1,8 @@
 """Whether a picture shows the text that its prompt quotes, as an OCR model reads it."""
 
+import itertools
 import logging
-import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,57 +12,56 @@ from mmalign.media import Image, Sample
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.measured import MeasuredReward, Measurement, Unmeasurable, needed
 from mmalign.rewards.text_distance import edit_distance
+from mmalign.texts import letters, quoted_texts
 
-QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»')
-
-
-def quoted_text(prompt: str) -> str | None:
-    """The first text in double quotes, straight or curled; None where there is none.
-
-    >>> quoted_text('a neon sign that says "Open Late" above a door')
-    'Open Late'
-    """
-    found = QUOTED.search(prompt)
-    return None if found is None else next(group for group in found.groups() if group is not None)
+MOST_ORDERS = 4
+"""Texts of which every order is tried; more are compared in the prompt's own."""
 
 
-def text_match(wanted: str, read: str, *, anywhere: bool = False) -> float:
-    """The share of a text that is read right, without regard to case and spaces.
+def text_match(wanted: str | Sequence[str], read: str, *, anywhere: bool = False) -> float:
+    """The share of texts that is read right, compared as :func:`mmalign.texts.letters`: no case, spaces, curls.
 
         1 - min(d, |wanted|) / |wanted|,   d = edit distance in letters
 
     >>> text_match("Open Late", "OPEN LATF"), text_match("open", "open open")
     (0.875, 0.0)
-    >>> text_match("open", "xxopenyy", anywhere=True)
-    1.0
+    >>> text_match("open", "xxopenyy", anywhere=True), text_match(["Open", "Late"], "LATE open")
+    (1.0, 1.0)
 
     Args:
-        wanted: at least one letter.
+        wanted: at least one letter. Several texts may be read in any order, of which the nearest counts; more than
+            ``MOST_ORDERS`` of them in their own.
         read: all that is read, in order.
-        anywhere: d is 0 where ``read`` contains ``wanted``. Then whatever else is written costs nothing, and a picture
-            that is full of texts wins; otherwise each letter too many costs as much as one too few.
+        anywhere: a text that ``read`` contains costs nothing, and only the others are compared, with what is left of
+            ``read``. Then whatever else is written costs nothing where all is shown, and a picture that is full of
+            texts wins; otherwise each letter too many costs as much as one too few.
 
     Returns:
         In [0, 1].
 
-    Source: Liu et al. 2025, Flow-GRPO, appendix (arXiv:2505.05470), whose rule is ``anywhere=True``.
+    Source: Liu et al. 2025, Flow-GRPO, appendix (arXiv:2505.05470), whose rule is ``anywhere=True`` of one text.
     """
-    target, found = letters(wanted), letters(read)
-    distance = 0 if anywhere and target in found else min(edit_distance(target, found), len(target))
-    return 1 - distance / len(target)
-
-
-def letters(text: str) -> str:
-    """A text without case and spaces, which no OCR tells apart reliably."""
-    return "".join(text.casefold().split())
+    texts = [letters(text) for text in ([wanted] if isinstance(wanted, str) else wanted)]
+    length, found = sum(map(len, texts)), letters(read)
+    if anywhere:
+        missing = []
+        for text in sorted(texts, key=len, reverse=True):  # the longest first, which may contain others
+            if text in found:
+                found = found.replace(text, "", 1)
+            else:
+                missing.append(text)
+        texts = sorted(missing, key=texts.index)  # in the prompt's order again
+    orders = itertools.permutations(texts) if len(texts) <= MOST_ORDERS else [texts]
+    distance = min(edit_distance("".join(order), found) for order in orders) if texts else 0
+    return 1 - min(distance, length) / length
 
 
 class OcrText(MeasuredReward):
-    """The share of a text that can be read in a picture; see :func:`text_match`.
+    """The share of its text that can be read in a picture; see :func:`text_match`.
 
-    The text is ``text`` in the sample's context, or else the first one that the prompt puts in double quotes; without
-    either there is no score. ``Score.text`` is what was read. Range: [0, 1], higher is better. A picture without
-    writing has 0, which is what it deserves.
+    The text is ``text`` in the sample's context, or else all that the prompt has between quotation marks, see
+    :func:`mmalign.texts.quoted_texts`; without either there is no score. ``Score.text`` is what was read. Range: [0,
+    1], higher is better. A picture without writing has 0, which is what it deserves.
 
     Args:
         card: says what it takes.
@@ -103,10 +103,11 @@ class OcrText(MeasuredReward):
     def measure(self, sample: Sample) -> Measurement:
         """Read one picture."""
         assert isinstance(sample.media, Image)
-        wanted = sample.context.get("text", quoted_text(sample.prompt))
-        if not isinstance(wanted, str):
+        given = sample.context.get("text")
+        wanted = [given] if isinstance(given, str) else quoted_texts(sample.prompt)
+        if not wanted:
             raise Unmeasurable('the prompt quotes no text; write "…" in it')
-        if not letters(wanted):
+        if not any(map(letters, wanted)):
             raise Unmeasurable("the quoted text is empty")
         read = self.read(sample.media)
         return Measurement(text_match(wanted, read, anywhere=self.anywhere), text=read)

@@ -13,7 +13,7 @@ from mmalign.rewards import vlm_questions as questions
 from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.vlm_endpoint import ChatEndpoint
-from mmalign.rewards.vlm_judge import Judge, Question, Words
+from mmalign.rewards.vlm_judge import Choices, Judge, Question, Words
 from mmalign.rewards.vlm_model import LocalJudge, load_judge
 from mmalign.rewards.vlm_questions import Scale, ask
 from mmalign.rewards.vlm_scores import mass, ordinal_expectation, yes_probability
@@ -115,15 +115,10 @@ class ChoiceReward:
         rows = [i for i, entry in enumerate(status) if entry == OK]
         asked = [Question(_media(samples[i]), self.text(samples[i])) for i in rows]
         choices = self.judge.choices(asked, self.words, exact=self.exact)
-        held = mass(choices.log_prob)
         good = []
-        for n, i in enumerate(rows):
-            status[i] = choices.status[n]
-            if status[i] == OK and not float(held[n]) >= self.least_mass:
-                status[i] = (
-                    f"the judge says something else: {_names(self.words)} hold {float(held[n]):.2f} of its answer"
-                )
-            if status[i] == OK:
+        for n, (i, fault) in enumerate(zip(rows, faults(choices, self.words, self.least_mass), strict=True)):
+            status[i] = fault
+            if fault == OK:
                 good.append(n)
         value, aspects = self.value(choices.log_prob[good])
         return scatter(status, value, aspects)
@@ -137,12 +132,19 @@ class ChoiceReward:
         return self.value(self.judge.choices(asked, self.words, exact=self.exact).log_prob)[0]
 
 
+def faults(choices: Choices, words: Words, least_mass: float) -> list[str]:
+    """N times "ok", or why a question was not answered with one of ``words``."""
+    found = []
+    for held, fault in zip(mass(choices.log_prob).tolist(), choices.status, strict=True):
+        if fault == OK and not held >= least_mass:
+            names = ", ".join(group[0] for group in words)
+            fault = f"the judge says something else: {names} hold {held:.2f} of its answer"
+        found.append(fault)
+    return found
+
+
 def _media(sample: Sample) -> tuple[Any, ...]:
     return () if sample.media is None else (sample.media,)
-
-
-def _names(words: Words) -> str:
-    return ", ".join(group[0] for group in words)
 
 
 class VqaScore(ChoiceReward):
@@ -150,21 +152,30 @@ class VqaScore(ChoiceReward):
 
         score = P("Yes" | medium, question),   among all words there are
 
-    Range: [0, 1], higher is better.
+    Range: [0, 1], higher is better. A judge that does not begin with yes or no, such as one that thinks first, has a
+    status: that it says "Yes" with no probability then does not mean that it denies.
 
-    Source: Lin et al. 2024, VQAScore (arXiv:2404.01291), in its form for decoders: one answer token.
+    Source: Lin et al. 2024, VQAScore (arXiv:2404.01291), in its form for decoders: one answer token. That the other
+    answer is looked at too is ours.
 
     Args:
         card: as in :class:`ChoiceReward`.
         question: with ``{prompt}``; the published one asks "Does this figure show".
         answer: the word that affirms, spelt as the judge would.
-        options: of :class:`ChoiceReward`.
+        denial: the word that denies.
+        options: of :class:`ChoiceReward`; ``least_mass``, what both have to hold together, is 0.5.
     """
 
     def __init__(
-        self, card: RewardCard, *, question: str = questions.VQASCORE, answer: str = "Yes", **options: Any
+        self,
+        card: RewardCard,
+        *,
+        question: str = questions.VQASCORE,
+        answer: str = "Yes",
+        denial: str = "No",
+        **options: Any,
     ) -> None:
-        super().__init__(card, words=((answer,),), question=question, exact=True, least_mass=0.0, **options)
+        super().__init__(card, words=((answer,), (denial,)), question=question, exact=True, **options)
 
     def value(self, log_prob: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """P(answer), [n]."""

@@ -25,6 +25,10 @@ TRIED_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 """HTTP statuses after which the same request may succeed."""
 TOP_WORDS = 20
 """Alternatives that the protocol gives for each word at most."""
+MOST_HIDDEN = 0.05
+"""Of what the answers hold, what alternatives that the server does not name may hold at most."""
+SPACES = "Ġ▁Ċ \t\n"
+"""How tokenizers write the space before a word, where a server hands their entries on as they are."""
 
 
 class EndpointError(Exception):
@@ -94,14 +98,20 @@ class ChatEndpoint:
     def choices(self, questions: Sequence[Question], words: Words, *, exact: bool = False) -> Choices:
         """How probable each answer is, from the alternatives that the server names for the first word.
 
-        An answer that is not among them has log-probability -inf: it is less probable than all that are.
+        Spaces before a word, as the server's tokenizer writes them, do not count. What the server does not name is
+        known up to a bound: the rest, 1 less all that are named, could be other spellings of any answer, so a rest
+        above ``MOST_HIDDEN`` of what the answers hold is a status. An answer that is not named has the most that it can,
+
+            log min(rest, the least that is named),
+
+        so that a difference of log-probabilities is finite, and nearer to undecided than the judge is.
         """
         options = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_WORDS}
         status, rows = [], []
         for answer, fault in self._ask(questions, options):
             try:
                 rows.append(
-                    _grouped(_first_word(answer), words, exact=exact)
+                    grouped(_first_word(answer), words, exact=exact)
                     if fault == OK
                     else [math.nan] * len(words)
                 )
@@ -232,24 +242,47 @@ def _first_word(answer: Any) -> list[tuple[str, float]]:
     """The alternatives for the first word, with their log-probabilities."""
     try:
         first = answer["choices"][0]["logprobs"]["content"][0]
-        return [(str(entry["token"]), float(entry["logprob"])) for entry in first["top_logprobs"]]
+        found = [(str(entry["token"]), float(entry["logprob"])) for entry in first["top_logprobs"]]
     except (KeyError, IndexError, TypeError, ValueError):
+        found = []
+    if not found:
         raise EndpointError(
             "the judge's answer has no log-probabilities (logprobs); ask this server for a written score"
-        ) from None
+        )
+    return found
 
 
-def _grouped(alternatives: Sequence[tuple[str, float]], words: Words, *, exact: bool) -> list[float]:
-    """The log-probability of each answer, all its spellings together."""
+def grouped(alternatives: Sequence[tuple[str, float]], words: Words, *, exact: bool) -> list[float]:
+    """The log-probability of each answer, all its spellings together; see :meth:`ChatEndpoint.choices`.
+
+    >>> found = grouped([("ĠYes", -0.1), ("Maybe", -2.5)], [["Yes"], ["No"]], exact=True)
+    >>> [round(math.exp(log_prob), 4) for log_prob in found]  # No: at most 1 - e^-0.1 - e^-2.5
+    [0.9048, 0.0131]
+
+    Raises:
+        EndpointError: these are no log-probabilities, or alternatives that are not named could change the answer.
+    """
+    named = [(word, math.exp(log_prob) if log_prob < 1 else math.nan) for word, log_prob in alternatives]
+    total = sum(probability for _, probability in named)
+    if not total <= 1 + 1e-2:
+        raise EndpointError(f"the judge's log-probabilities are none: they add up to {total:.3g}")
 
     def plain(word: str) -> str:
-        return word if exact else word.strip().lower()
+        word = word.strip(SPACES)
+        return word if exact else word.lower()
 
     sums = []
     for group in words:
         names = {plain(word) for word in group}
-        sums.append(sum(math.exp(log_prob) for word, log_prob in alternatives if plain(word) in names))
-    return [math.log(total) if total > 0 else -math.inf for total in sums]
+        sums.append(sum(probability for word, probability in named if plain(word) in names))
+    rest, held = max(1 - total, 1e-12), sum(sums)
+    if held > 0 and rest > MOST_HIDDEN * held:
+        raise EndpointError(
+            f"the {len(named)} words that the judge's server names hold {total:.2f} of its answer, and the other "
+            f"{rest:.2f} could be any; ask a server that names {TOP_WORDS}, or for a written score"
+        )
+    most = max(min(rest, *(probability for _, probability in named)), 1e-12)
+    return [math.log(found or most) for found in sums]
 
 
 def _message(text: bytes) -> str:

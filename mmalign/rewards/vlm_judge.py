@@ -31,7 +31,8 @@ class Choices:
 
     Args:
         log_prob: [N, K] in nats, of any of an answer's words being the first word said, among all words there are.
-            -inf where an answer is known to be improbable and no more; anything where ``status`` is not "ok".
+            The most that it can be where an answer is known to be improbable and no more; anything where ``status`` is
+            not "ok".
         status: N times "ok", or why this question was not answered.
 
     Raises:

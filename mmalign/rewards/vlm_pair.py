@@ -14,10 +14,10 @@ from mmalign.rewards import vlm_questions as questions
 from mmalign.rewards.base import OK, Score, scatter
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.pairwise import Preference
-from mmalign.rewards.vlm import JUDGE_OPTIONS, LEAST_MASS, _media, _names, fill, judge_of, objections
+from mmalign.rewards.vlm import JUDGE_OPTIONS, LEAST_MASS, _media, faults, fill, judge_of, objections
 from mmalign.rewards.vlm_judge import Question, Words
 from mmalign.rewards.vlm_parsing import parse_verdict
-from mmalign.rewards.vlm_scores import debias_pair, mass, settle
+from mmalign.rewards.vlm_scores import debias_pair, settle
 from mmalign.rewards.vlm_written import unread
 
 VERDICTS: Words = (("1",), ("2",), ("0",))
@@ -117,9 +117,7 @@ class PairJudge(_PairJudge):
         rows = [i for i, entry in enumerate(status) if entry == OK]
         asked = [q for i in rows for q in self._asked(self.question, first[i], second[i])]
         choices = self.judge.choices(asked, VERDICTS)
-        for n, (held, fault) in enumerate(zip(mass(choices.log_prob).tolist(), choices.status, strict=True)):
-            if fault == OK and not held >= self.least_mass:
-                fault = f"the judge says something else: {_names(VERDICTS)} hold {held:.2f} of its answer"
+        for n, fault in enumerate(faults(choices, VERDICTS, self.least_mass)):
             if fault != OK and status[rows[n // 2]] == OK:
                 status[rows[n // 2]] = fault
         p = choices.log_prob.float().cpu().softmax(-1).reshape(len(rows), 2, 3)
@@ -178,9 +176,9 @@ class GoalJudge(_PairJudge):
         verdicts, texts = [], [""] * len(status)
         for n, (analysis, verdict) in enumerate(zip(told, said, strict=True)):
             found = parse_verdict(verdict.text) if analysis.status == verdict.status == OK else None
-            faults = [entry for entry in (analysis.status, verdict.status) if entry != OK]
+            failed = [entry for entry in (analysis.status, verdict.status) if entry != OK]
             if found is None and status[rows[n // 2]] == OK:
-                status[rows[n // 2]] = faults[0] if faults else unread(verdict.text)
+                status[rows[n // 2]] = failed[0] if failed else unread(verdict.text)
             verdicts.append(2 if found is None else found)
             if n % 2 == 0:
                 texts[rows[n // 2]] = analysis.text

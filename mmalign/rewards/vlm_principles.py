@@ -9,9 +9,9 @@ from mmalign.errors import ConfigError
 from mmalign.media import Sample
 from mmalign.rewards.base import OK, Score, scatter
 from mmalign.rewards.cards import RewardCard
-from mmalign.rewards.vlm import JUDGE_OPTIONS, LEAST_MASS, YES_NO, _media, fill, judge_of, objections
+from mmalign.rewards.vlm import JUDGE_OPTIONS, LEAST_MASS, YES_NO, _media, faults, fill, judge_of, objections
 from mmalign.rewards.vlm_judge import Question
-from mmalign.rewards.vlm_scores import mass, yes_probability
+from mmalign.rewards.vlm_scores import yes_probability
 
 
 class PrincipleJudge:
@@ -73,12 +73,10 @@ class PrincipleJudge:
         ]
         choices = self.judge.choices(asked, YES_NO)
         log_prob = choices.log_prob.reshape(len(rows), len(self.principles), 2)
-        held, good = mass(log_prob), []
+        found, good = iter(faults(choices, YES_NO, self.least_mass)), []
         for n, i in enumerate(rows):
-            for j, name in enumerate(self.principles):
-                fault = choices.status[n * len(self.principles) + j]
-                if fault == OK and not float(held[n, j]) >= self.least_mass:
-                    fault = f"the judge says neither yes nor no ({float(held[n, j]):.2f} of its answer)"
+            for name in self.principles:
+                fault = next(found)
                 if fault != OK and status[i] == OK:
                     status[i] = f"{name}: {fault}"
             if status[i] == OK:

@@ -1,6 +1,5 @@
 """Whether speech says its words: the word error rate that a recogniser hears."""
 
-import unicodedata
 from functools import cached_property
 from typing import Any
 
@@ -12,20 +11,10 @@ from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.measured import MeasuredReward, Measurement, Unmeasurable, needed
 from mmalign.rewards.text_distance import edit_distance
 from mmalign.rewards.voice_activity import RATE_HZ, samples_16k
+from mmalign.texts import quoted_texts, words
 
 NOISE_DB = 25.0
 """How far under the sound its added noise lies: a recogniser of recorded speech is confused by exact zeros."""
-
-
-def words(text: str) -> list[str]:
-    """A text as a recogniser writes it: lower case, no punctuation but apostrophes.
-
-    >>> words("Don't stop - the MUSIC!")
-    ["don't", 'stop', 'the', 'music']
-    """
-    plain = text.replace("’", "'").lower()
-    kept = (c if c == "'" or not unicodedata.category(c).startswith(("P", "S")) else " " for c in plain)
-    return [word for word in "".join(kept).split() if word.strip("'")]
 
 
 def word_error_rate(wanted: str, heard: str) -> float:
@@ -35,7 +24,8 @@ def word_error_rate(wanted: str, heard: str) -> float:
     0.6666666666666666
 
     Args:
-        wanted: at least one word, after :func:`words`.
+        wanted: at least one word, after :func:`mmalign.texts.words`: no case, punctuation or curls, numbers as English
+            words.
         heard: may be empty, which is a rate of 1.
 
     Returns:
@@ -44,10 +34,24 @@ def word_error_rate(wanted: str, heard: str) -> float:
     return edit_distance(words(wanted), words(heard)) / len(words(wanted))
 
 
-def wanted_words(sample: Sample) -> str | None:
-    """What was to be said: ``transcript`` in the context, else the speech's own, else the prompt; None without any."""
-    said = sample.media.transcript if isinstance(sample.media, Speech) else None
-    for text in (sample.context.get("transcript"), said, sample.prompt):
+def wanted_words(sample: Sample, *, own: bool = True) -> str | None:
+    """What was to be said; None where nothing says it.
+
+    The first that has a word: ``transcript`` in the context, the speech's own, all that the prompt has between
+    quotation marks, the prompt itself. A speech's own transcript that is the prompt, as a generator gives it, says no
+    more.
+
+    >>> wanted_words(Sample("say 'Open the window!' in a deep voice"))
+    'Open the window!'
+
+    Args:
+        sample: whose words are wanted.
+        own: whether the speech's own transcript counts.
+    """
+    said = sample.media.transcript if own and isinstance(sample.media, Speech) else None
+    said = None if said == sample.prompt else said
+    quoted = " ".join(quoted_texts(sample.prompt))
+    for text in (sample.context.get("transcript"), said, quoted, sample.prompt):
         if isinstance(text, str) and words(text):
             return text
     return None
@@ -67,11 +71,10 @@ def dithered(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 class WordErrorRate(MeasuredReward):
     """The word error rate of speech, as PocketSphinx hears it; see :func:`word_error_rate`.
 
-    What was to be said is ``transcript`` in the sample's context, or else the speech's own transcript, or else the
-    prompt. Range: [0, inf), lower is better; silence has 1. ``Score.text`` is what was heard. The recogniser is small:
-    with its own language model it mishears a third of clean synthetic words, so compare rates and do not read them
-    as absolute. With a grammar of the sentences that may occur it is far better, but hears one of them in any other
-    speech.
+    What was to be said: see :func:`wanted_words`. Range: [0, inf), lower is better; silence has 1. ``Score.text`` is
+    what was heard. The recogniser is small: with its own language model it mishears a third of clean synthetic words,
+    so compare rates and do not read them as absolute. With a grammar of the sentences that may occur it is far better,
+    but hears one of them in any other speech.
 
     Args:
         card: says what it takes.

@@ -14,6 +14,7 @@ from mmalign.data.schemas import read_what_can_be
 from mmalign.errors import ConfigError, DataError
 from mmalign.media import Image
 from mmalign.rewards.preprocessing import Preprocessing
+from mmalign.texts import plain_prompt
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def read_region(path: Path, preprocessing: Preprocessing, grid: tuple[int, int])
 
 @dataclass(frozen=True, eq=False)
 class DenseSplit:
-    """Indices of examples by their prompts: none is in two parts."""
+    """Indices of examples by their prompts, in normal form: none is in two parts."""
 
     train: Tensor
     stopping: Tensor
@@ -142,7 +143,8 @@ def split_dense(
     """
     if not 0 < heldout < 1:
         raise ConfigError(f"heldout = {heldout}, but it is a share of the prompts in (0, 1); 0.2 is usual")
-    names = {prompt: i for i, prompt in enumerate(dict.fromkeys(e.prompt for e in examples))}
+    plain = [plain_prompt(e.prompt) for e in examples]
+    names = {prompt: i for i, prompt in enumerate(dict.fromkeys(plain))}
     half = max(1, round(heldout * len(names) / 2))
     if 2 * half >= len(names):
         raise ConfigError(
@@ -150,6 +152,6 @@ def split_dense(
             "judge by"
         )
     place = torch.randperm(len(names), generator=generator)
-    of = place[torch.tensor([names[e.prompt] for e in examples])]
+    of = place[torch.tensor([names[prompt] for prompt in plain])]
     parts = (of >= 2 * half, of < half, (of >= half) & (of < 2 * half))
     return DenseSplit(*(part.nonzero()[:, 0] for part in parts))

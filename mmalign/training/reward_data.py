@@ -16,6 +16,7 @@ from mmalign.data.ratings import Rating
 from mmalign.data.schemas import Schema, read_what_can_be
 from mmalign.errors import ConfigError, DataError
 from mmalign.rewards.learned_heads import OVERALL
+from mmalign.texts import plain_prompt
 
 Kind = Literal["pairs", "ratings", "binary"]
 TRAINABLE = ("pairs", "rankings", "ratings", "binary")
@@ -213,7 +214,7 @@ def _check(examples: Examples, path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples by their prompts: none has examples in two parts.
+    """Examples by their prompts, in normal form: none has examples in two parts.
 
     Args:
         train: what heads learn from.
@@ -239,7 +240,10 @@ def split_by_prompt(examples: Examples, *, heldout: float, generator: torch.Gene
     """
     if not 0 < heldout < 1:
         raise ConfigError(f"heldout = {heldout}, but it is a share of the prompts in (0, 1); 0.2 is usual")
-    names = examples.prompt.unique()
+    same: dict[str, int] = {}
+    name = torch.tensor([same.setdefault(plain_prompt(prompt), len(same)) for prompt in examples.prompts])
+    said = name[examples.prompt]
+    names = said.unique()
     count = len(names)
     if count < 3:
         raise ConfigError(
@@ -251,4 +255,4 @@ def split_by_prompt(examples: Examples, *, heldout: float, generator: torch.Gene
     if 2 * half >= count:
         raise ConfigError(f"heldout = {heldout} leaves no prompt of {count} to train on")
     parts = (order[2 * half :], order[:half], order[half : 2 * half])
-    return Split(*(examples.pick(torch.isin(examples.prompt, part)) for part in parts))
+    return Split(*(examples.pick(torch.isin(said, part)) for part in parts))

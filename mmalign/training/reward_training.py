@@ -54,8 +54,10 @@ class RewardTraining:
     nuisance: str | None = None
     """A reward whose score of a medium should not count, for the loss ``odin``."""
     groups: int = 1
-    """Of annotators, found by EM; each has an aspect of its own, and the value is the least of them, or their mean."""
-    over_groups: Literal["worst", "mean"] = "worst"
+    """Of annotators, found by EM; each has an aspect of its own."""
+    over_groups: Literal["worst", "mean", "least"] = "worst"
+    """What the value is of the groups' rewards: a mean by weights that follow whose mean over a rollout is lowest
+    (MaxMin-RLHF), their mean, or the least of each sample's."""
     personal: int = 0
     """Features that are common to all annotators, of which each has weights; 0 for one reward of all."""
     std: Literal["distance", "members"] = "distance"
@@ -115,7 +117,10 @@ def train_reward(training: RewardTraining, examples: Examples | None = None) -> 
         found = groups_of(split.train, vectors, groups=training.groups, generator=random)
         write_groups(training.out, examples.annotators, found)
         split = Split(*(in_groups(part, found) for part in (split.train, split.stopping, split.heldout)))
-        head = replace(head, aspects=split.train.aspects, worst_aspect=training.over_groups == "worst")
+        over = training.over_groups
+        head = replace(
+            head, aspects=split.train.aspects, maxmin=over == "worst", worst_aspect=over == "least"
+        )
     if training.personal:
         check_people(examples)
         head = replace(

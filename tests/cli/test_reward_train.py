@@ -158,10 +158,11 @@ def ranked(world: Path) -> Rows:
         (lambda world: singles(world, "score", 5, 1), ("--loss", "beta")),
         (pairs, ("--loss", "odin", "--nuisance", "covered-area")),
         (by_people, ("--groups", "2")),
+        (by_people, ("--groups", "2", "--over-groups", "least")),
         (by_people, ("--personal", "2")),
         (pairs, ("--members", "1", "--std", "members")),
     ],
-    ids=["ties", "rankings", "beta", "odin", "groups", "persons", "one"],
+    ids=["ties", "rankings", "beta", "odin", "groups", "least", "persons", "one"],
 )
 def test_what_was_fitted_is_what_the_folder_says(
     world: Path,
@@ -198,8 +199,20 @@ def test_what_was_fitted_is_what_the_folder_says(
     card = find_card(str(out))
     assert ("the distance to training" in card.source) == ("--std" not in options)
     if "--groups" in options:
-        least = torch.stack(list(score.aspects.values())).amin(0)
-        assert bool((score.value <= least + 1e-5).all())  # the mean of members' minima
+        groups = torch.stack(list(score.aspects.values()))
+        if "least" in options:
+            assert bool((score.value <= groups.amin(0) + 1e-5).all())  # the mean of members' minima
+        else:
+            torch.testing.assert_close(score.value, groups.mean(0))
+            worst = int(groups.mean(1).argmin())
+            for _ in range(400):
+                loaded.after_rollout(samples, loaded.score(samples))
+            assert loaded.report()[f"weight/group-{worst + 1}"] > 0.5
+            kept = loaded.score(samples).value
+            again = load_reward(str(out))
+            assert isinstance(again, LearnedReward)
+            again.load_state(loaded.state())
+            torch.testing.assert_close(again.score(samples).value, kept)
         assert len((out / "groups.csv").read_text().splitlines()) == 16
     if "--personal" in options:
         few = table(world, [row for row in by_people(world) if row["annotator"] == "p14"], "few.csv")

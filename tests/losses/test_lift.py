@@ -25,7 +25,19 @@ def test_one_grade_is_read_wherever_it_stands(answer: str, score: float) -> None
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "7/10", "Goods", "badly drawn", "abnormal", "Good, or rather Normal", "not bad, good"]
+    "answer",
+    [
+        "",
+        "7/10",
+        "Goods",
+        "badly drawn",
+        "abnormal",
+        "Good, or rather Normal",
+        "not bad, good",
+        "not good",
+        "far from good",
+        "good?",
+    ],
 )
 def test_an_answer_without_one_grade_has_no_score(answer: str) -> None:
     with pytest.raises(UnknownNameError, match=r"no grade is called .* Known: bad, good, normal"):

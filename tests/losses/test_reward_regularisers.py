@@ -17,6 +17,8 @@ from mmalign.losses import (
     margin_cap_penalty,
     odin_loss,
     odin_rewards,
+    pcrm_loss,
+    pcrm_similarity,
     pearson,
     prior_distance,
     product_of_experts_loss,
@@ -53,6 +55,31 @@ def test_the_prior_worked_by_hand() -> None:
     assert prior_distance(double(1.0), double(1.0)).item() == 0
     with pytest.raises(ConfigError, match="length_ratio"):
         prior_distance(double(0.0), double(1.5))
+
+
+def test_pcrm_is_its_authors_formula() -> None:
+    """Against the terms written out: most = 6 / (0.5 + 0.001) and 6 / (1 + 0.001)."""
+    gap, alike = double(2.0, -1.0), double(0.5, 1.0)
+    terms = [
+        math.log1p(math.exp(-g)) + math.log1p(math.exp(g - 6 / (s + 0.001)))
+        for g, s in zip(gap.tolist(), alike.tolist(), strict=True)
+    ]
+    assert_close(pcrm_loss(gap, alike).item(), sum(terms) / 2)
+    # cos 60 degrees: 1 - (pi / 3) / pi; a negative cosine counts as a right angle
+    assert_close(pcrm_similarity(double(0.5, -1.0, 1.0)), double(2 / 3, 0.5, 1.0))
+
+
+def test_pcrm_holds_the_gap_at_half_its_margin_and_lower_for_twins() -> None:
+    for alike in (0.25, 1.0):
+        gap = double(3.0 / (alike + 0.001)).requires_grad_()
+        pcrm_loss(gap, double(alike)).backward()
+        assert gap.grad is not None
+        assert_close(gap.grad, double(0.0), atol=1e-12, rtol=0)
+    wide = double(1e6)
+    assert_close(pcrm_loss(double(1.0), wide * 0, least=1e-9), -double(1.0).sigmoid().log().squeeze())
+    for wrong in ({"similarity": double(1.5)}, {"similarity": double(0.5), "least": 0.0}):
+        with pytest.raises(ConfigError, match=r"similarity|least"):
+            pcrm_loss(double(1.0), **wrong)  # type: ignore[arg-type]
 
 
 # GRM

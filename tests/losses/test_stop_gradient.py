@@ -195,6 +195,11 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Shapes, set[int]]] = {
         [(B,), (B,)],
         {0},
     ),
+    "pcrm_loss": (
+        lambda gap, alike: losses.pcrm_loss(gap, probability(alike)),
+        [(B,), (B,)],
+        {0},
+    ),
     "odin_loss": (losses.odin_loss, [(2 * B, V), (2, V), (2 * B,)], {0, 1}),
     "odin_rewards": (lambda x, w: sums(losses.odin_rewards(x, w)), [(B, V), (2, V)], {0, 1}),
     "pairwise_ranking_loss": (
@@ -283,6 +288,7 @@ CONSTANT: dict[str, tuple[Callable[..., Tensor], Shapes]] = {
     "bradley_terry_fit": (losses.bradley_terry_fit, [(B, V)]),
     "mixture_log_likelihood": (losses.mixture_log_likelihood, [(B, V)]),
     "pair_weights": (lambda r: losses.pair_weights(r, torch.tensor([0, 2])), [(B, V)]),
+    "pcrm_similarity": (losses.pcrm_similarity, [(B,)]),
     "prior_distance": (lambda c, r: losses.prior_distance(c, probability(r)), [(B,), (B,)]),
     "responsibilities": (losses.responsibilities, [(B, V)]),
     "token_group_advantages": (

@@ -166,6 +166,24 @@ def test_a_reward_without_gradient_is_refused_where_it_is_needed(task: Task, ada
         method.loss(method.batch(0, size=2, seed=0))
 
 
+def test_a_target_makes_draft_the_published_alignprop(task: Task, adapter: ImageAdapter) -> None:
+    """Far below its target a sample is pulled up as by DRaFT, far above it down, by |target - R| in std of R."""
+    whole = configs.DRaFTConfig(rollout_steps=3, last_steps=3, calibration=4, truncation="random")
+    found: dict[float | None, dict[str, torch.Tensor]] = {}
+    losses: dict[float | None, torch.Tensor] = {}
+    for target in (None, 1e4, -1e4):
+        method: Any = load_method("draft")(replace(whole, target=target), task)  # type: ignore[call-arg]
+        batch = method.batch(0, size=2, seed=0)
+        loss, _ = method.loss(batch)
+        found[target], losses[target] = gradients(adapter, loss), loss.detach()
+    mean, std = method.unit()
+    assert_close(float(losses[1e4]), (1e4 - mean) / std + float(losses[None]), rtol=1e-4, atol=0)
+    assert any(bool(g.abs().max() > 0) for g in found[None].values())
+    for name, gradient in found[None].items():
+        assert_close(found[1e4][name], gradient, rtol=1e-3, atol=1e-6)
+        assert_close(found[-1e4][name], -gradient, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["flow_grpo", "d3po", "nft"])
 def test_groups_that_do_not_fit_the_batch_are_refused(name: str, task: Task) -> None:
     method: Any = load_method(name)(replace(SMALL[name], updates_per_rollout=1), task)  # type: ignore[call-arg]

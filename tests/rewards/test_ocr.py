@@ -11,7 +11,8 @@ from mmalign.media import Image, Sample
 from mmalign.rewards import measured
 from mmalign.rewards.cards import find_card, load_reward
 from mmalign.rewards.measured import MeasuredReward
-from mmalign.rewards.ocr import OcrText, quoted_text, text_match
+from mmalign.rewards.ocr import OcrText, text_match
+from mmalign.texts import quoted_texts
 from tests.rewards.measured_samples import written
 
 STRICT, ANYWHERE = "ocr-ppocr-v6", "ocr-anywhere-ppocr-v6"
@@ -34,19 +35,19 @@ def test_the_rule_is_worked_by_hand(wanted: str, read: str, strict: float, anywh
 
 
 @pytest.mark.parametrize(
-    ("prompt", "text"),
+    ("prompt", "texts"),
     [
-        ('a sign "Open" and one "Closed"', "Open"),
-        ("a sign “Open”", "Open"),
-        ("ein Schild „Offen“", "Offen"),
-        ("une enseigne «Ouvert»", "Ouvert"),
-        ('a sign ""', ""),
-        ("the dog's 5' leash", None),
-        ('only one "quote', None),
+        ('a sign "Open" and one "Closed"', ["Open", "Closed"]),
+        ("a sign “Open”", ["Open"]),
+        ("ein Schild „Offen“", ["Offen"]),
+        ("une enseigne «Ouvert»", ["Ouvert"]),
+        ('a sign ""', [""]),
+        ("the dog's 5' leash", []),
+        ('only one "quote', []),
     ],
 )
-def test_the_first_quoted_text_is_wanted(prompt: str, text: str | None) -> None:
-    assert quoted_text(prompt) == text
+def test_every_quoted_text_is_wanted(prompt: str, texts: list[str]) -> None:
+    assert quoted_texts(prompt) == texts
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from mmalign.rewards.cards import find_card, load_reward
 from mmalign.rewards.dnsmos import dnsmos_polynomial, windows
 from mmalign.rewards.speaker import RATE_HZ, SpeakerSimilarity, window_count
 from mmalign.rewards.voice_activity import speech_probability, spoken_s
-from mmalign.rewards.word_errors import WordErrorRate, dithered, wanted_words, word_error_rate, words
+from mmalign.rewards.word_errors import WordErrorRate, dithered, wanted_words, word_error_rate
+from mmalign.texts import words
 from tests.rewards.espeak import spoken
 
 COMMANDS = """#JSGF V1.0; grammar commands;
@@ -102,7 +103,7 @@ def test_word_error_rate_is_worked_by_hand(wanted: str, heard: str, rate: float)
 
 
 def test_punctuation_and_case_are_no_words() -> None:
-    assert words(" Well -- 'tis: $5, isn't it?  ") == ["well", "'tis", "5", "isn't", "it"]
+    assert words(" Well -- 'tis: $5, isn't it?  ") == ["well", "tis", "five", "dollars", "isn't", "it"]
     assert words("... ! '") == []
 
 
@@ -114,6 +115,13 @@ def test_the_nearest_text_is_what_was_to_be_said() -> None:
     assert wanted_words(Sample("prompt", none)) == "prompt"
     assert wanted_words(Sample("prompt", Audio(wave, 8_000))) == "prompt"
     assert wanted_words(Sample(" ?!", none)) is None
+    asked = "a low voice says 'own words'"
+    assert wanted_words(Sample(asked, none)) == "own words"
+    assert (
+        wanted_words(Sample(asked, replace(none, transcript=asked))) == "own words"
+    )  # as a generator gives it
+    assert wanted_words(Sample(asked, own), own=False) == "own words"
+    assert wanted_words(Sample(asked, own)) == "own"
 
 
 def test_noise_is_added_25_db_under_the_speech_and_never_to_silence() -> None:

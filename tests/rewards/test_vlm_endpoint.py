@@ -103,10 +103,19 @@ def says(text: str) -> Reply:
 
 
 def chooses(**probabilities: float) -> Reply:
-    top = [
-        {"token": re.sub("^_", "", w).replace("_", " "), "logprob": math.log(p)}
-        for w, p in probabilities.items()
-    ]
+    """These words and, for what they leave of all probability, another."""
+    return names(
+        {re.sub("^_", "", w).replace("_", " "): p for w, p in probabilities.items()} | rest(probabilities)
+    )
+
+
+def rest(probabilities: dict[str, float]) -> dict[str, float]:
+    left = 1 - sum(probabilities.values())
+    return {"Well": left} if left > 1e-9 else {}
+
+
+def names(probabilities: dict[str, float]) -> Reply:
+    top = [{"token": word, "logprob": math.log(p)} for word, p in probabilities.items()]
     first = {"token": "x", "logprob": 0.0, "top_logprobs": top}
     return 200, {"choices": [{"message": {"content": "x"}, "logprobs": {"content": [first]}}]}, {}
 
@@ -184,6 +193,49 @@ def test_a_judge_that_says_something_else_gives_no_number(serve: Serve) -> None:
     score = DigitJudge(CARD, judge=endpoint(server)).score(samples("a"))
     assert score.value.isnan().all()
     assert score.status == ["the judge says something else: 1, 2, 3, 4, 5 hold 0.05 of its answer"]
+
+
+@pytest.mark.parametrize("space", ["Ġ", "▁", " ", "Ċ"])
+def test_a_space_as_a_tokenizer_writes_it_is_no_part_of_an_answer(serve: Serve, space: str) -> None:
+    judge = endpoint(serve(lambda body, seen: names({f"{space}Yes": 0.8, f"{space}No": 0.2})))
+    assert VqaScore(CARD, judge=judge).score(samples("a")).value.item() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("first", ["<think>", "", "\n", "Well", "token_id:9"])
+def test_a_judge_that_does_not_answer_has_no_score_and_is_not_sure_of_no(serve: Serve, first: str) -> None:
+    judge = endpoint(serve(lambda body, seen: names({first: 0.999, "I": 0.001})))
+    for reward in (VqaScore(CARD, judge=judge), YesNo(CARD, judge=judge)):
+        score = reward.score(samples("a"))
+        assert score.value.isnan().all()
+        assert score.status == ["the judge says something else: Yes, No hold 0.00 of its answer"]
+
+
+def test_the_best_sample_is_kept_where_no_is_too_improbable_to_be_named(serve: Serve) -> None:
+    """Yes 0.9989, nothing else above 0.001: No has 0.0001 at most, which is what is left."""
+    judge = endpoint(serve(lambda body, seen: names({"Yes": 0.9989, "Sure": 0.001})))
+    assert YesNo(CARD, judge=judge).score(samples("a")).value.item() == pytest.approx(0.9999, abs=1e-5)
+    logit = YesNo(CARD, logit=True, judge=judge).score(samples("a"))
+    assert logit.value.item() == pytest.approx(math.log(0.9989 / 0.0001), rel=1e-3)
+    assert logit.status == ["ok"]
+    denied = endpoint(serve(lambda body, seen: names({"No": 0.9989, "Never": 0.001})))
+    assert VqaScore(CARD, judge=denied).score(samples("a")).value.item() == pytest.approx(0.0001, rel=1e-3)
+
+
+def test_alternatives_that_leave_the_answer_open_are_a_status(serve: Serve) -> None:
+    score = YesNo(CARD, judge=endpoint(serve(lambda body, seen: names({"Yes": 0.6, "no": 0.2})))).score(
+        samples("a")
+    )
+    assert score.value.isnan().all()
+    assert score.status[0].startswith("the 2 words that the judge's server names hold 0.80 of its answer")
+
+
+@pytest.mark.parametrize("log_probs", [[0.5, 0.5], [math.nan, -1.0], [7.0]])
+def test_what_is_no_log_probability_is_a_status(serve: Serve, log_probs: list[float]) -> None:
+    top = [{"token": "Yes", "logprob": log_prob} for log_prob in log_probs]
+    answer = {"choices": [{"logprobs": {"content": [{"token": "Yes", "top_logprobs": top}]}}]}
+    score = VqaScore(CARD, judge=endpoint(serve(lambda body, seen: (200, answer, {})))).score(samples("a"))
+    assert "log-probabilities are none" in score.status[0]
+    assert score.value.isnan().all()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +350,7 @@ def test_principles_are_weighted_and_a_missing_answer_names_its_principle(serve:
     # (3 * 0.8 + 1 * 0.3 / 0.9) / 4
     assert score.value[0].item() == pytest.approx((2.4 + 1 / 3) / 4)
     assert score.aspects["true"][0].item() == pytest.approx(1 / 3)
-    assert score.status == ["ok", "true: the judge says neither yes nor no (0.00 of its answer)"]
+    assert score.status == ["ok", "true: the judge says something else: Yes, No hold 0.00 of its answer"]
 
 
 @pytest.mark.parametrize(

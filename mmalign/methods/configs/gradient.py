@@ -75,7 +75,10 @@ class DRaFTConfig(RewardGradientConfig):
     last_steps: int = 1
     """K, the steps at the end that carry gradient. Clark et al. 2023, section 3.1: K = 1 is the efficient default."""
     truncation: Literal["fixed", "random"] = "fixed"
-    """Always ``last_steps``, or a number of steps drawn evenly from 1 to it, as AlignProp does."""
+    """Always ``last_steps``, or a number of steps drawn evenly from 1 to it; of all steps, as AlignProp does."""
+    target: float | None = None
+    """A reward, in its own unit, that samples are brought to from either side, as AlignProp's code does (10 for the
+    aesthetic score); None to raise the reward without end."""
     low_variance: int = 1
     """n, times that a result is noised to the last level and denoised anew: DRaFT-LV; the paper takes 2."""
 

@@ -180,7 +180,7 @@ class NFTConfig(OnlineConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DROConfig(OnlineConfig):
-    """Diffusion-DRO: good samples against one's own: ``mmalign align image/dro``. Basiclab 2025, Diffusion-DRO."""
+    """Diffusion-DRO: good samples against one's own: ``mmalign align image/dro``. arXiv:2510.18353."""
 
     name: ClassVar[str] = "dro"
     source: ClassVar[Source] = "demonstrations"

@@ -15,6 +15,8 @@ from mmalign.media import Sample
 from mmalign.methods.latents import LatentPairs, LatentSamples
 from mmalign.processes import Processes
 from mmalign.rewards.base import DifferentiableReward, Reward
+from mmalign.rewards.direction import turned
+from mmalign.rewards.groups import compares, rows_by_prompt
 
 D = TypeVar("D")
 
@@ -67,24 +69,39 @@ class Task:
 
     @torch.no_grad()
     def score(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of clean latents, on the CPU; NaN where the reward has none.
+        """Scores [B] of clean latents, turned so that higher is better, on the CPU; NaN where the reward has none.
+
+        A reward that compares the samples of a prompt sees all of them at once, whatever ``draw_batch`` is and however
+        many processes there are: each process has the whole groups of its prompts.
 
         Raises:
             ConfigError: no reward was given.
         """
         if self.reward is None:
             raise ConfigError("this method needs a reward; add --reward NAME")
-        processes = Processes()
-        mine, scores = processes.share(len(latents)), [torch.zeros(0)]
+        processes, scores = Processes(), [torch.zeros(0)]
+        if compares(self.reward):
+            whole = torch.zeros(len(latents))
+            for group in rows_by_prompt(prompts)[processes.rank :: processes.count]:
+                whole[group] = turned(self.reward.score(self._decoded(latents, prompts, group)), self.reward)
+            return processes.sum(whole)
+        mine = processes.share(len(latents))
         for start in range(mine.start, mine.stop, self.draw_batch):
-            rows = slice(start, min(start + self.draw_batch, mine.stop))
-            media = self.adapter.decode(latents[rows])
-            samples = [Sample(p, m) for p, m in zip(prompts[rows], media, strict=True)]
-            scores.append(self.reward.score(samples).value.float().cpu())
+            rows = range(start, min(start + self.draw_batch, mine.stop))
+            scores.append(turned(self.reward.score(self._decoded(latents, prompts, rows)), self.reward))
         return processes.gather(torch.cat(scores), total=len(latents))
 
+    def _decoded(self, latents: Tensor, prompts: Sequence[str], rows: Sequence[int]) -> list[Sample]:
+        """The samples of some rows, decoded ``draw_batch`` at a time."""
+        samples = []
+        for start in range(0, len(rows), self.draw_batch):
+            part = list(rows[start : start + self.draw_batch])
+            media = self.adapter.decode(latents[part])
+            samples += [Sample(prompts[row], medium) for row, medium in zip(part, media, strict=True)]
+        return samples
+
     def score_with_grad(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] whose gradient reaches the clean latents, through decoder and reward.
+        """Scores [B], turned so that higher is better; their gradient reaches the clean latents through the decoder.
 
         Raises:
             ConfigError: the reward has no gradient.
@@ -96,7 +113,8 @@ class Task:
                 "one (`mmalign rewards`), or a method for black boxes such as flow_grpo"
             )
         decoded = self.adapter.decode_with_grad(latents)
-        return self.reward.score_with_grad(decoded, [Sample(prompt) for prompt in prompts])
+        scores = self.reward.score_with_grad(decoded, [Sample(prompt) for prompt in prompts])
+        return self.reward.card.sign * scores
 
 
 class Method(ABC):

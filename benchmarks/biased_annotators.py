@@ -28,8 +28,8 @@ from mmalign.data.pairs import Pair, write_pairs
 from mmalign.evaluation.agreement import bootstrap_interval
 from mmalign.media import Image, Sample
 from mmalign.rewards.cards import load_reward
-from mmalign.rewards.compose import score_in_batches
 from mmalign.rewards.covered_area import covered_area
+from mmalign.rewards.groups import score_in_batches
 from mmalign.worlds import shapes
 from mmalign.worlds.annotators import Annotator, annotate, crowd
 

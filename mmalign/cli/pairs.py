@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -11,6 +11,9 @@ from tyro.conf import Positional
 from mmalign.cli.root import root_that_is_needed
 from mmalign.errors import ConfigError
 from mmalign.locks import locked_output
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +78,25 @@ def main(arguments: Sequence[str]) -> int:
         return run(command)
 
 
+def _sign(command: PairsCommand, name: str, console: "Console") -> float:
+    """1 where a higher score is the better one, else -1."""
+    from mmalign.rewards.cards import find_card, is_folder
+    from mmalign.rewards.direction import known_sign
+
+    if command.better is not None:
+        return 1.0 if command.better == "higher" else -1.0
+    sign = known_sign(name)
+    # A folder that only a table names is not opened.
+    if sign is None and command.reward is not None and is_folder(command.reward):
+        sign = find_card(command.reward).sign
+    if sign is None:
+        console.print(
+            f"'{name}' has no card here, so the higher score is taken for the better one; --better says otherwise",
+            markup=False,
+        )
+    return 1.0 if sign is None else sign
+
+
 def run(command: PairsCommand) -> int:
     """Read, pair, write, and say how many."""
     from rich.console import Console
@@ -82,12 +104,10 @@ def run(command: PairsCommand) -> int:
     from mmalign.data.grouping import BUILDERS, as_pairs, as_rankings, read_scores
     from mmalign.data.pairs import write_pairs
     from mmalign.data.rankings import write_rankings
-    from mmalign.rewards.cards import cards
 
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     groups = read_scores(command.scores, reward=command.reward, root=command.root)
-    card = cards().get(groups.reward)
-    higher = command.better == "higher" if command.better else card is None or card.higher_is_better
-    if not higher:
+    if _sign(command, groups.reward, console) < 0:
         groups = read_scores(command.scores, reward=command.reward, root=command.root, higher_is_better=False)
     options: dict[str, dict[str, Any]] = {
         "all": {"margin": command.margin},
@@ -110,11 +130,10 @@ def run(command: PairsCommand) -> int:
             "differ"
         )
     scored = sum(len(media) for media in groups.media)
-    say = Console(stderr=True, soft_wrap=True, highlight=False).print
     note = root_that_is_needed(command.out, (path for media in groups.media for path in media))
     if note is not None:
-        say(note, markup=False)
-    say(
+        console.print(note, markup=False)
+    console.print(
         f"{scored + groups.unscored} samples, {scored} with a score by {groups.reward}, {len(groups.prompts)} prompts: "
         f"{count} {'rankings' if command.by == 'ranking' else 'pairs'}",
         markup=False,

@@ -168,7 +168,7 @@ def _training(
 
     for folder in command.run:
         _check_rewards(folder, command)
-    path = training_path(command.run, _scores_of(command, proxy, gold))
+    path = training_path(command.run, _scores_of(command, proxy, gold), gold_sign=gold.card.sign)
     curves = [
         fit_curve(path.d, values, law=path.law, resamples=command.resamples, seed=command.seed)
         for values in (path.proxy, path.gold)
@@ -223,7 +223,7 @@ def _scores_of(
         files = [replace(file, modality=kind) for file in files]
         rows = list(score_files(files, [proxy, gold], batch_size=command.batch_size))
         values = [np.nan if row.score is None else row.score for row in rows]
-        return np.array(values[::2]), np.array(values[1::2])
+        return proxy.card.sign * np.array(values[::2]), gold.card.sign * np.array(values[1::2])
 
     return scores
 

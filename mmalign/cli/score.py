@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from mmalign.data.hub import DatasetSample
     from mmalign.data.partial import PartialRows
     from mmalign.media import SampleFile
+    from mmalign.rewards.ahead import Loadable
     from mmalign.rewards.cards import RewardCard
-    from mmalign.rewards.scoring import Explain, Loadable
+    from mmalign.rewards.scoring import Explain
 
 FORMATS: dict[str, TableFormat] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".txt": "table"}
 Modality = Literal["image", "video", "scene3d", "audio", "speech"]
@@ -47,7 +48,7 @@ class ScoreCommand:
     .csv, .parquet: media, prompt); Hugging Face datasets (hf:owner/name, or a folder that save_to_disk wrote)."""
     reward: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME[:WEIGHT]")] = ()
     """A reward, once or more: a name, or the address of `mmalign serve`. With a weight on any, each file gets one more
-    row: the weighted sum of raw scores."""
+    row: the weighted sum of the scores, those where less is better turned round, as `align` adds them."""
     prompt: str | None = None
     """The prompt of files that have none of their own."""
     reference: Path | None = None
@@ -68,7 +69,10 @@ class ScoreCommand:
     format: TableFormat | None = None
     """By default the suffix of --out, or a table."""
     batch_size: int = 32
-    """Files per forward pass. Twice as many are held in memory: lower it for long videos."""
+    """Files per forward pass. Twice as many are read ahead, as far as --max-medium-mb allows."""
+    max_medium_mb: int = 512
+    """Memory in MB that reading one file may take, and all files that are read ahead together. A file above it is a
+    failed row: 25 megapixels of a picture, 81 frames of 832 x 480 or 4 minutes of stereo are below."""
     resume: bool = False
     """Go on from OUT.partial, which a run that was stopped left behind; the rows are those of one run."""
     shard: Annotated[str | None, arg(metavar="I/N")] = None
@@ -84,6 +88,8 @@ class ScoreCommand:
             raise ConfigError("no reward: add --reward NAME; `mmalign rewards` lists them")
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size = {self.batch_size}, but a batch holds at least 1")
+        if self.max_medium_mb < 1:
+            raise ConfigError(f"--max-medium-mb = {self.max_medium_mb}, but a medium takes at least 1 MB")
         if self.format == "parquet" and self.out is None:
             raise ConfigError("parquet is no text: add --out FILE")
         if self.resume and self.out is None:
@@ -174,6 +180,7 @@ def run(command: ScoreCommand) -> int:
                 weights=weights,
                 batch_size=command.batch_size,
                 explain=_explainer(command, first=part.start + done),
+                most_bytes=command.max_medium_mb * 10**6,
             )
             progress = Progress(console, files=len(files), done=done, rows_per_file=rows_per_file)
             for batch in progress.watch(batches):
@@ -215,6 +222,7 @@ def _partial(
         "files": f"{len(files)}, {digest.hexdigest()[:16]}",
         "rewards": list(command.reward),
         "batch_size": command.batch_size,
+        "max_medium_mb": command.max_medium_mb,
         "modality": command.modality,
         "reference": None if command.reference is None else str(command.reference),
         "version": __version__,

@@ -38,12 +38,15 @@ class ServeCommand:
     """Of one request."""
     max_samples: int = 256
     """Of one request."""
-    max_requests: int = 32
+    max_requests: int = 1024
     """At a time; more are told to come back."""
+    max_medium_mb: int = 512
+    """Memory in MB that reading the media of one request may take, and all that wait to be scored: a medium above it
+    is a failed sample. 25 megapixels of a picture, 81 frames of 832 x 480 or 4 minutes of stereo are below."""
 
     def __post_init__(self) -> None:
         if (
-            min(self.batch_size, self.max_samples, self.max_requests) < 1
+            min(self.batch_size, self.max_samples, self.max_requests, self.max_medium_mb) < 1
             or self.max_body_mb <= 0
             or self.wait_ms < 0
         ):
@@ -88,6 +91,7 @@ def run(command: ServeCommand) -> int:
             body_bytes=round(command.max_body_mb * 2**20),
             samples=command.max_samples,
             requests=command.max_requests,
+            medium_bytes=command.max_medium_mb * 10**6,
         ),
         batch_size=command.batch_size,
         wait_s=command.wait_ms / 1000,

@@ -66,6 +66,24 @@ def medium_of(row: Record, column: str, path: Path, number: int) -> Path:
     return medium
 
 
+def score_of(row: Record, path: Path, number: int) -> float | None:
+    """The score of a row of a score file: None where the cell is empty, or where ``status`` says that it failed.
+
+    A row that failed has no value anywhere, whatever number stands beside its status; a table without a column
+    ``status`` says nothing of failures.
+
+    Raises:
+        DataError: the score is no number.
+
+    >>> score_of({"score": 3.0, "status": "the reward failed"}, Path("scores.jsonl"), 1) is None
+    True
+    """
+    status = row.get("status")
+    if status is not None and status not in ("", "ok"):
+        return None
+    return number_of(row, "score", path, number)
+
+
 def number_of(row: Record, column: str, path: Path, number: int) -> float | None:
     """A finite number, or None where the cell is empty.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmalign.data.cells import number_of, text_of
+from mmalign.data.cells import score_of, text_of
 from mmalign.data.pairs import Pair, best_against_worst
 from mmalign.data.rankings import Ranking
 from mmalign.data.readers import read_records
@@ -66,7 +66,7 @@ def read_scores(
     for number, row in rows:
         if row["reward"] != wanted:
             continue
-        score = number_of(row, "score", path, number)
+        score = score_of(row, path, number)
         if score is None:
             unscored += 1
             continue

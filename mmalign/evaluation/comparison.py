@@ -14,7 +14,7 @@ from mmalign.evaluation.players import player
 from mmalign.evaluation.report import interval_bar
 from mmalign.evaluation.run_folder import Run, SamplePair, read_run
 from mmalign.evaluation.statistics import Gain, paired_bootstrap
-from mmalign.evaluation.verdict import MISSING, duration, number, signed
+from mmalign.evaluation.verdict import MISSING, duration, number, sign_of, signed
 from mmalign.files import whole_file
 
 SHOWN = 12
@@ -99,7 +99,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
         )
         for number, (run, mine) in enumerate(zip(runs, samples, strict=True))
     ]
-    better = bool(runs[0].summary["heldout_reward"].get("higher_is_better", True))
+    better = sign_of(runs[0].summary["heldout_reward"]) > 0
     return Comparison(rewards[0], better, compared, samples)
 
 

@@ -9,7 +9,7 @@ from mmalign.data.hub import DatasetSample, is_dataset, load_rows
 from mmalign.data.pairs import refuse_unlabelled
 from mmalign.data.readers import Record, read_records
 from mmalign.errors import DataError
-from mmalign.rewards.scoring import Loadable
+from mmalign.rewards.ahead import Loadable
 from mmalign.roots import root_of
 
 PERSPECTIVES = ("alignment", "safety", "quality", "bias")

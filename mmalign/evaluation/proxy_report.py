@@ -105,7 +105,7 @@ def score_pool(
         for medium in group
     ]
     rows = iter(score_files(files, [proxy, gold, Covariates()], batch_size=batch_size))
-    signs = [1.0 if reward.card.higher_is_better else -1.0 for reward in (proxy, gold)]
+    signs = [reward.card.sign for reward in (proxy, gold)]
     failed: list[str] = []
     names, kept_media, both, beside = [], [], [], []
     for prompt, group in zip(prompts, media, strict=True):
@@ -227,9 +227,10 @@ def contrasts(
     ]
     found: dict[str, Any] = {"pairs": len(partners)}
     for side, reward in (("proxy", proxy), ("true", gold)):
-        sign = 1.0 if reward.card.higher_is_better else -1.0
         rows = score_files(files, [reward], batch_size=batch_size)
-        table = np.array([math.nan if r.score is None else sign * r.score for r in rows]).reshape(-1, 4)
+        table = np.array([math.nan if r.score is None else reward.card.sign * r.score for r in rows]).reshape(
+            -1, 4
+        )
         groups = list(range(len(table)))
         found[side] = {
             what: _with_interval(
@@ -278,13 +279,18 @@ class TrainingPath:
 
 
 def training_path(
-    folders: Sequence[Path], score: Callable[[Sequence[SampleFile]], tuple[Floats, Floats]]
+    folders: Sequence[Path],
+    score: Callable[[Sequence[SampleFile]], tuple[Floats, Floats]],
+    *,
+    gold_sign: float = 1.0,
 ) -> TrainingPath:
     """The rewards of runs of one recipe along their training, against how far the policy had moved.
 
     Args:
         folders: runs whose ``metrics.jsonl`` has glances (``--evaluation.every``).
-        score: proxy and true scores [n] of files: of the samples before, which the glances redraw.
+        score: proxy and true scores [n] of files, turned so that higher is better: of the samples before, which the
+            glances redraw.
+        gold_sign: turns the glances' true scores, which are kept raw; those by the proxy are turned already.
 
     Raises:
         DataError: a run has no glances or no samples.
@@ -323,7 +329,7 @@ def training_path(
                 step: (
                     float(values[0]),  # type: ignore[arg-type]
                     (values[1] - scale[0][0]) / scale[0][1],  # type: ignore[operator]
-                    (values[2] - scale[1][0]) / scale[1][1],  # type: ignore[operator]
+                    (gold_sign * values[2] - scale[1][0]) / scale[1][1],  # type: ignore[operator]
                 )
                 for step, values in glances
             }

@@ -9,7 +9,17 @@ from mmalign.evaluation.page import Html, beside, code, details, escaped, page, 
 from mmalign.evaluation.pairs import samples
 from mmalign.evaluation.run_folder import Run, finite, read_run
 from mmalign.evaluation.usage import loading_code
-from mmalign.evaluation.verdict import MISSING, duration, held_out, interval, number, outcome, signed, verdict
+from mmalign.evaluation.verdict import (
+    MISSING,
+    duration,
+    held_out,
+    interval,
+    number,
+    outcome,
+    sign_of,
+    signed,
+    verdict,
+)
 from mmalign.files import whole_file
 
 GUARD_LIMIT = 0.2
@@ -100,13 +110,13 @@ def interval_bar(low: float, gain: float, high: float) -> Html:
     )
 
 
-def change(before: object, after: object, *, higher_is_better: bool = True) -> Html:
+def change(before: object, after: object, *, sign: float = 1.0) -> Html:
     """``after - before`` with its sign, green where it got better."""
     first, second = finite(before), finite(after)
     if first is None or second is None:
         return Html(MISSING)
     gain = second - first
-    kind = "" if gain == 0 else "up" if (gain > 0) == higher_is_better else "down"
+    kind = "" if gain == 0 else "up" if sign * gain > 0 else "down"
     return Html(f'<span class="{kind}">{signed(gain)}</span>')
 
 
@@ -119,13 +129,12 @@ def rewards(summary: Mapping[str, Any]) -> Html:
         if not entry:
             continue
         low, high = interval(entry)
-        better = bool(entry.get("higher_is_better", True))
         rows.append(
             [
                 Html(f"{escaped(entry.get('name'))}<br><span class='soft'>{role}</span>"),
                 number(entry.get("before")),
                 number(entry.get("after")),
-                change(entry.get("before"), entry.get("after"), higher_is_better=better),
+                change(entry.get("before"), entry.get("after"), sign=sign_of(entry)),
                 MISSING if low is None else f"{signed(low)} to {signed(high)}",
                 number(entry.get("n")),
             ]
@@ -160,7 +169,7 @@ def aspects(summary: Mapping[str, Any]) -> Html:
             name,
             number(value.get("before")),
             number(value.get("after")),
-            change(value.get("before"), value.get("after")),
+            change(value.get("before"), value.get("after"), sign=sign_of(entry)),
         ]
         for name, value in (entry.get("aspects") or {}).items()
     ]

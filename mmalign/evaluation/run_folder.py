@@ -96,7 +96,9 @@ def _samples(folder: Path, reward: str | None) -> dict[tuple[str, int], dict[str
     scores: dict[str, float | None] = {}
     for row in _rows(folder / "scores.jsonl"):
         if row.get("reward") in (None, reward):
-            scores[PurePath(str(row.get("file_name", row.get("media")))).name] = finite(row.get("score"))
+            failed = row.get("status") not in (None, "", "ok")
+            name = PurePath(str(row.get("file_name", row.get("media")))).name
+            scores[name] = None if failed else finite(row.get("score"))
     samples = {}
     file = folder / "metadata.jsonl"
     for number, row in enumerate(_rows(file), 1):

@@ -24,7 +24,16 @@ def outcome(heldout: Mapping[str, Any] | None) -> Outcome:
         return "not measured"
     if low <= 0 <= high:
         return "no clear change"
-    return "better" if (low > 0) == bool((heldout or {}).get("higher_is_better", True)) else "worse"
+    return "better" if low * sign_of(heldout) > 0 else "worse"
+
+
+def sign_of(entry: Mapping[str, Any] | None) -> float:
+    """What the scores of a summary's reward are multiplied by where more has to be better, as ``RewardCard.sign`` is.
+
+    >>> sign_of({"name": "truth"}), sign_of({"name": "wer", "higher_is_better": False})
+    (1.0, -1.0)
+    """
+    return 1.0 if bool((entry or {}).get("higher_is_better", True)) else -1.0
 
 
 def interval(heldout: Mapping[str, Any] | None) -> tuple[float | None, float | None]:
@@ -102,7 +111,7 @@ def _rose(train: Mapping[str, Any]) -> bool:
     before, after = finite(train.get("before")), finite(train.get("after"))
     if before is None or after is None:
         return False
-    return (after > before) == bool(train.get("higher_is_better", True)) and after != before
+    return sign_of(train) * (after - before) > 0
 
 
 def number(value: object) -> str:

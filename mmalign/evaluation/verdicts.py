@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from mmalign.errors import DataError
 from mmalign.evaluation.judge_data import Case, Single
 from mmalign.media import Audio, Image, Media, Sample, Scene3D, Video
+from mmalign.rewards.ahead import Loadable
 from mmalign.rewards.base import OK, Reward, Score
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.pairwise import PairReward
-from mmalign.rewards.scoring import Loadable, score_files
+from mmalign.rewards.scoring import score_files
 
 COVARIATES = ("pixels", "duration_s", "brightness", "saturation", "loudness")
 """What a judge should not go by."""
@@ -107,7 +108,7 @@ def score_sides(reward: Reward, cases: Sequence[Case], *, batch_size: int) -> Ve
             files.setdefault(_key(file), file)
     rows = iter(score_files(list(files.values()), [reward, Covariates()], batch_size=batch_size))
     found = {key: (next(rows), next(rows)) for key in files}
-    sign = 1.0 if reward.card.higher_is_better else -1.0
+    sign = reward.card.sign
     margin = np.full(len(cases), math.nan)
     sides = {name: np.full((len(cases), 2), math.nan) for name in COVARIATES}
     failures: dict[str, None] = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmalign.errors import ConfigError
 from mmalign.media import Media, Sample
 from mmalign.rewards.base import Reward
-from mmalign.rewards.compose import score_in_batches
+from mmalign.rewards.groups import score_in_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,6 @@ def best_of_n(
         raise ConfigError(
             f"reward {reward.card.name}: no candidate of '{prompts[int(unscored.nonzero()[0])]}' has a score"
         )
-    sign = 1 if reward.card.higher_is_better else -1
-    winner = (sign * scores).nan_to_num(-torch.inf).argmax(1).tolist()
+    winner = (reward.card.sign * scores).nan_to_num(-torch.inf).argmax(1).tolist()
     rows = [p * n + k for p, k in enumerate(winner)]
     return Best([media[row] for row in rows], [drawn[row] for row in rows], scores)

@@ -71,8 +71,7 @@ def guided_drawing(
             raise ConfigError(
                 f"--guide reward follows gradients, and '{reward.card.name}' has none; use --guide best_of_n"
             )
-        sign = 1.0 if reward.card.higher_is_better else -1.0
-        noisy.append((reward_of_estimate(adapter, reward), sign * weight))
+        noisy.append((reward_of_estimate(adapter, reward), reward.card.sign * weight))
 
     def steered(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[list[Media], list[dict[str, Any]]]:
         latents = sample_with_reward(adapter, noisy, prompts, seeds=seeds, guidance=scale, **options)

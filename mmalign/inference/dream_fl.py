@@ -78,9 +78,7 @@ def dream(
     chosen = settings or DreamSettings()
     side_px, cameras = _cameras(adapter)
     if reward is not None and not (
-        isinstance(reward, DifferentiableReward)
-        and reward.card.differentiable
-        and reward.card.higher_is_better
+        isinstance(reward, DifferentiableReward) and reward.card.differentiable and reward.card.sign > 0
     ):
         raise ConfigError(
             f"dream_fl follows the reward's gradient upward; '{reward.card.name}' is not made so"

@@ -11,6 +11,8 @@ from mmalign.errors import ConfigError
 from mmalign.generators.rollout import Sampler, begin
 from mmalign.media import Sample
 from mmalign.rewards.base import Reward
+from mmalign.rewards.direction import turned
+from mmalign.rewards.groups import compares
 
 SCALES = (1.0, 3.0, 7.5, 11.0, 15.0)
 """The paper's candidates for latent diffusion."""
@@ -89,15 +91,13 @@ def preferred(
     """
     total = torch.zeros(len(prompts), len(media))
     for reward, weight in rewards:
-        scores = torch.stack(
-            [
-                reward.score([Sample(p, m) for p, m in zip(prompts, row, strict=True)]).value.cpu()
-                for row in media
-            ],
-            1,
-        )
-        sign = 1.0 if reward.card.higher_is_better else -1.0
-        centred = sign * (scores - scores.nanmean(1, keepdim=True))
+        rows = [[Sample(p, m) for p, m in zip(prompts, row, strict=True)] for row in media]
+        if compares(reward):  # the candidates of a prompt are what it compares
+            scores = turned(reward.score([sample for row in rows for sample in row]), reward)
+            scores = scores.unflatten(0, (len(media), len(prompts))).T
+        else:
+            scores = torch.stack([turned(reward.score(row), reward) for row in rows], 1)
+        centred = scores - scores.nanmean(1, keepdim=True)
         centred = centred.nan_to_num(0.0)
         std = centred.square().mean(1, keepdim=True).sqrt()
         total += weight * torch.where(std > 1e-6, centred / std.clamp_min(1e-6), torch.zeros_like(centred))

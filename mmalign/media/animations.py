@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media.checks import check_size, to_8_bits
+from mmalign.media.decoding import BYTES_PER_FRAME_PIXEL, BYTES_PER_PIXEL, Growing
 from mmalign.media.image import Image, check_end, frame_count
 
 MOVING_FORMATS = ("GIF", "WEBP", "PNG")
@@ -58,7 +59,9 @@ def read(path: Path, *, max_pixels: int) -> tuple[Tensor, float]:
     with PIL.Image.open(path, formats=MOVING_FORMATS) as opened:
         check_end(path, opened)
         area = opened.width * opened.height
-        check_size(frame_count(opened) * area, max_pixels, "pixels in all frames", "max_pixels")
+        count = frame_count(opened)
+        check_size(count * area, max_pixels, "pixels in all frames", "max_pixels")
+        taken = Growing(BYTES_PER_FRAME_PIXEL * count * area + BYTES_PER_PIXEL * area)
         for number, frame in enumerate(ImageSequence.Iterator(opened), 1):
             check_size(number * area, max_pixels, "pixels in all frames", "max_pixels")
             pixels = to_8_bits(Image.from_pil(frame).pixels)
@@ -73,6 +76,7 @@ def read(path: Path, *, max_pixels: int) -> tuple[Tensor, float]:
         shortest_ms = min(times_ms)
     repeats = [round(time / shortest_ms) for time in times_ms]
     check_size(sum(repeats) * area, max_pixels, "pixels in all frames", "max_pixels")
+    taken.reach(BYTES_PER_FRAME_PIXEL * sum(repeats) * area)
     frames = torch.empty(sum(repeats), *pictures[0].shape)
     start = 0
     for pixels, count in zip(pictures, repeats, strict=True):

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmalign.errors import ConfigError, NonFiniteError, ShapeError
 from mmalign.files import whole_file
 from mmalign.media.checks import MAX_PICTURE_PIXELS, Modality, check_size, check_values, to_8_bits
+from mmalign.media.decoding import BYTES_PER_PIXEL, take
 from mmalign.media.reading import check_suffix, reading
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -72,6 +73,7 @@ class Image:
             white = PIL.Image.new("RGBA", picture.size, "white")
             picture = PIL.Image.alpha_composite(white, picture)
         array = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        del picture  # a large one is not held beside its fp32
         return cls(torch.from_numpy(array).permute(2, 0, 1).float().div_(255))
 
     @classmethod
@@ -88,6 +90,7 @@ class Image:
         """
         with reading(path, "picture"), PIL.Image.open(path, formats=PILLOW_FORMATS) as picture:
             check_size(picture.width * picture.height, max_pixels, "pixels", "max_pixels")
+            take(BYTES_PER_PIXEL * picture.width * picture.height)
             check_end(path, picture)
             count = frame_count(picture)
             if count > 1 and picture.format == "TIFF":

@@ -14,6 +14,7 @@ from torch import Tensor
 from mmalign.errors import ConfigError, NonFiniteError, ShapeError
 from mmalign.files import whole_file
 from mmalign.media.checks import MAX_MESH_BYTES, MAX_MESH_FACES, check_size, check_values, to_8_bits
+from mmalign.media.decoding import BYTES_PER_MESH_BYTE, BYTES_PER_PIXEL, take
 from mmalign.media.reading import check_suffix, reading
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
@@ -85,6 +86,7 @@ class Mesh:
             suffix = check_suffix(path, MESH_SUFFIXES, "mesh")
             trimesh = _trimesh()
             check_size(Path(path).stat().st_size, max_bytes, "bytes", "max_bytes")
+            take(BYTES_PER_MESH_BYTE * Path(path).stat().st_size)
             data = Path(path).read_bytes()
             if suffix == ".glb":
                 _check_counts(data, max_faces)
@@ -121,6 +123,11 @@ def _colours(mesh: Any) -> Tensor | None:
     """[V, 3] in [0, 1], or None where the file has none; a texture is looked up at each vertex."""
     if not mesh.visual.defined:
         return None
+    if mesh.visual.kind == "texture":
+        material = mesh.visual.material
+        texture = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+        if texture is not None:  # whose size is known before it is decoded
+            take(BYTES_PER_PIXEL * texture.width * texture.height)
     visual = mesh.visual.to_color() if mesh.visual.kind == "texture" else mesh.visual
     colours = np.array(visual.vertex_colors, dtype=np.float32)[:, :3] / 255
     return torch.from_numpy(colours) if len(colours) == len(mesh.vertices) else None

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import PIL.Image
+
 from mmalign.errors import ConfigError, DataError, MmalignError
 
 
@@ -29,6 +31,10 @@ def reading(path: Path | str, what: str) -> Iterator[None]:
         raise
     except MmalignError as error:
         raise DataError(str(error), file=path) from None
+    except PIL.Image.DecompressionBombError as error:
+        raise DataError(
+            f"is too large a {what} to be read safely ({' '.join(str(error).split())})", file=path
+        ) from None
     except Exception as error:  # a decoder that is fed damaged bytes raises anything at all
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = " ".join(said.split()) or type(error).__name__

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media.checks import check_size
+from mmalign.media.decoding import BYTES_PER_SOUND_VALUE, Growing
 
 BLOCK = 2**16
 """Samples a time: libsndfile's Vorbis encoder crashes on long sounds that are given to it at once."""
@@ -32,9 +33,12 @@ def read(path: Path, *, max_samples: int) -> tuple[Tensor, int]:
     blocks = []
     values = 0
     with soundfile.SoundFile(str(path)) as file:
+        promised = file.frames if file.frames < KNOWN_LENGTH else 0
+        taken = Growing(BYTES_PER_SOUND_VALUE * file.channels * min(promised, max_samples))
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
             values += block.size
             check_size(values, max_samples, "samples", "max_samples")
+            taken.reach(BYTES_PER_SOUND_VALUE * values)
             blocks.append(torch.from_numpy(block))
         promised, rate, form = file.frames, file.samplerate, file.format
     length = sum(map(len, blocks))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media.checks import check_size
+from mmalign.media.decoding import BYTES_PER_FRAME_PIXEL, Growing
 
 CODECS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp4": ("libx264", {"preset": "medium"}),
@@ -53,6 +54,8 @@ def read(path: Path, form: str, *, max_pixels: int) -> tuple[Tensor, float]:
         rate = stream.average_rate or stream.guessed_rate
         if not rate or stream.time_base is None:
             raise ConfigError("says no frame rate")
+        area = stream.width * stream.height
+        taken = Growing(BYTES_PER_FRAME_PIXEL * area * max(1, stream.frames))
         stream.codec_context.options = {"max_pixels": str(max_pixels)}  # of one frame, before it is decoded
         for packet in opened.demux(stream):
             if packet.is_corrupt:
@@ -64,6 +67,7 @@ def read(path: Path, form: str, *, max_pixels: int) -> tuple[Tensor, float]:
             for frame in packet.decode():
                 pixels += frame.width * frame.height
                 check_size(pixels, max_pixels, "pixels in all frames", "max_pixels")
+                taken.reach(BYTES_PER_FRAME_PIXEL * pixels)
                 pictures.append(_rgb(frame))
         promised_s = _promised_s(stream)
     if not pictures:

@@ -8,6 +8,7 @@ import torch
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media.audio import Audio
 from mmalign.media.checks import MAX_SOUND_VALUES, check_size
+from mmalign.media.decoding import BYTES_PER_SOUND_VALUE, Growing
 from mmalign.media.reading import reading
 from mmalign.media.video_files import container
 
@@ -29,7 +30,7 @@ def read_sound(path: Path, *, max_samples: int = MAX_SOUND_VALUES) -> Audio:
         import av
 
         blocks: list[np.ndarray] = []
-        values = 0
+        values, taken = 0, Growing()
         with path.open("rb") as file, av.open(file, "r", format=form) as opened:
             if not opened.streams.audio:
                 raise ConfigError("has no sound")
@@ -42,6 +43,7 @@ def read_sound(path: Path, *, max_samples: int = MAX_SOUND_VALUES) -> Audio:
                     block = part.to_ndarray()
                     values += block.size
                     check_size(values, max_samples, "samples", "max_samples")
+                    taken.reach(BYTES_PER_SOUND_VALUE * values)
                     blocks.append(block)
             blocks += [part.to_ndarray() for part in resampler.resample(None)]
         if not blocks:

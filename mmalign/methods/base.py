@@ -15,6 +15,8 @@ from mmalign.media import Sample
 from mmalign.methods.latents import LatentPairs, LatentSamples
 from mmalign.processes import Processes
 from mmalign.rewards.base import DifferentiableReward, Reward, Score
+from mmalign.rewards.direction import turned
+from mmalign.rewards.groups import compares, rows_by_prompt
 from mmalign.rewards.learning import after_rollout, gathered
 from mmalign.rewards.rows import join_scores, without_score
 
@@ -68,12 +70,17 @@ class Task:
         return self.data
 
     def score(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] of clean latents, on the CPU; NaN where the reward has none.
+        """Scores [B] of clean latents, turned so that higher is better, on the CPU; NaN where the reward has none.
+
+        A reward that compares the samples of a prompt sees all of them at once, whatever ``draw_batch`` is and however
+        many processes there are: each process has the whole groups of its prompts.
 
         Raises:
             ConfigError: no reward was given.
         """
-        return self.judged(latents, prompts).value.float()
+        judged = self.judged(latents, prompts)
+        assert self.reward is not None  # else it was refused
+        return turned(judged, self.reward)
 
     @torch.no_grad()
     def judged(self, latents: Tensor, prompts: Sequence[str]) -> Score:
@@ -84,22 +91,36 @@ class Task:
         """
         if self.reward is None:
             raise ConfigError("this method needs a reward; add --reward NAME")
-        processes = Processes()
-        mine, scores = processes.share(len(latents)), [without_score([])]
-        for start in range(mine.start, mine.stop, self.draw_batch):
-            rows = slice(start, min(start + self.draw_batch, mine.stop))
-            media = self.adapter.decode(latents[rows])
-            samples = [Sample(p, m) for p, m in zip(prompts[rows], media, strict=True)]
-            scores.append(self.reward.score(samples))
-        return gathered(self.reward, join_scores(scores), total=len(latents))
+        processes, groups = Processes(), rows_by_prompt(prompts)
+        if compares(self.reward):
+            parts = [groups[number] for number in processes.share(len(groups))]
+        else:
+            mine = processes.share(len(latents))
+            parts = [list(mine[i : i + self.draw_batch]) for i in range(0, len(mine), self.draw_batch)]
+        scores = [self.reward.score(self._decoded(latents, prompts, rows)) for rows in parts]
+        return gathered(
+            self.reward,
+            join_scores([without_score([]), *scores]),
+            rows=[row for rows in parts for row in rows],
+            total=len(latents),
+        )
 
     def after_rollout(self, prompts: Sequence[str], scores: Score) -> None:
         """Let what learns in the reward take the step that belongs to a rollout of an online method."""
         if self.reward is not None:
             after_rollout(self.reward, [Sample(prompt) for prompt in prompts], scores)
 
+    def _decoded(self, latents: Tensor, prompts: Sequence[str], rows: Sequence[int]) -> list[Sample]:
+        """The samples of some rows, decoded ``draw_batch`` at a time."""
+        samples = []
+        for start in range(0, len(rows), self.draw_batch):
+            part = list(rows[start : start + self.draw_batch])
+            media = self.adapter.decode(latents[part])
+            samples += [Sample(prompts[row], medium) for row, medium in zip(part, media, strict=True)]
+        return samples
+
     def score_with_grad(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores [B] whose gradient reaches the clean latents, through decoder and reward.
+        """Scores [B], turned so that higher is better; their gradient reaches the clean latents through the decoder.
 
         Raises:
             ConfigError: the reward has no gradient.
@@ -111,7 +132,8 @@ class Task:
                 "one (`mmalign rewards`), or a method for black boxes such as flow_grpo"
             )
         decoded = self.adapter.decode_with_grad(latents)
-        return self.reward.score_with_grad(decoded, [Sample(prompt) for prompt in prompts])
+        scores = self.reward.score_with_grad(decoded, [Sample(prompt) for prompt in prompts])
+        return self.reward.card.sign * scores
 
 
 class Method(ABC):

@@ -12,6 +12,7 @@ from mmalign.errors import ConfigError
 from mmalign.methods.base import Method, Task, epoch_rows
 from mmalign.methods.configs.online import GroupConfig
 from mmalign.rewards.base import Score
+from mmalign.rewards.direction import turned
 from mmalign.rewards.learning import learnt_state, load_learnt_state, reports
 
 
@@ -84,12 +85,11 @@ class GroupMethod(Method):
         trajectory, prompts = self.draw_unscored(index, count=count, seed=seed)
         learnt = reports(self.task.reward)
         judged = self.task.judged(self.encoded(trajectory), prompts)
-        scores = judged.value.float().unflatten(0, (-1, self.groups.group_size))
+        assert self.task.reward is not None  # else it was refused
+        scores = turned(judged, self.task.reward).unflatten(0, (-1, self.groups.group_size))
         missing = scores.isnan()
         if missing.all(1).any():
-            raise ConfigError(
-                f"reward {self.task.reward.card.name if self.task.reward else ''}: no sample of a prompt has a score"
-            )
+            raise ConfigError(f"reward {self.task.reward.card.name}: no sample of a prompt has a score")
         filled = torch.where(missing, scores.nanmean(1, keepdim=True), scores)
         return Rollout(trajectory, prompts, filled, int(missing.sum()), judged, learnt)
 

@@ -83,10 +83,8 @@ class RewardGradientMethod(Method):
 
     def standardised(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
         """The reward [B] of clean latents with gradient, in standard deviations above the reference's mean."""
-        reward = self.task.reward
-        sign = 1.0 if reward is None or reward.card.higher_is_better else -1.0
         mean, std = self.unit()
-        return (sign * self.task.score_with_grad(latents, prompts) - mean) / std
+        return (self.task.score_with_grad(latents, prompts) - mean) / std
 
     @torch.no_grad()
     def unit(self) -> tuple[float, float]:
@@ -103,8 +101,7 @@ class RewardGradientMethod(Method):
                     noise = start.noise.to(self.generator.device)
                     clean = self.walk(start, noise, 0, len(start.levels) - 1)
                     scores.append(self.task.score_with_grad(clean, prompts[rows]).float().cpu())
-            sign = 1.0 if self.task.reward is None or self.task.reward.card.higher_is_better else -1.0
-            found = sign * torch.cat(scores)
+            found = torch.cat(scores)
             self._unit = float(found.mean()), max(float(found.std()), 1e-6)
         return self._unit
 

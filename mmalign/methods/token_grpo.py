@@ -16,6 +16,7 @@ from mmalign.methods.configs import TokenGRPOConfig
 from mmalign.methods.groups import Rollout
 from mmalign.methods.token_credit import prefix_token_rewards
 from mmalign.methods.token_online import TokenOnlineMethod
+from mmalign.rewards.groups import refuse_comparing
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,10 @@ class TokenGRPO(TokenOnlineMethod):
 
     def __init__(self, config: TokenGRPOConfig, task: Task) -> None:
         super().__init__(config, task)
+        if config.credit == "prefix" and task.reward is not None:
+            refuse_comparing(
+                task.reward, "beginnings of samples have no such group; use method.credit sequence"
+            )
         self.config = config
         self._advantages = torch.zeros(0)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
-from mmalign.errors import ConfigError, DataError
+from mmalign.errors import DataError
 from mmalign.files import whole_file
 from mmalign.media import Sample, Speech, content_hash
 from mmalign.rewards.base import OK, PreparingReward, Reward, Score
 from mmalign.rewards.cards import RewardCard, load_reward
+from mmalign.rewards.direction import check_direction
+from mmalign.rewards.groups import refuse_comparing
 from mmalign.rewards.rows import join_scores, pick
 from mmalign.rewards.wire_scores import decode_scores, encode_scores
 
@@ -35,10 +37,10 @@ class Cached:
     """
 
     def __init__(self, card: RewardCard, reward: Reward, *, folder: Path) -> None:
-        if getattr(reward, "whole_groups", False):
-            raise ConfigError(
-                f"reward '{card.name}': '{reward.card.name}' compares samples, so no score of one can be kept"
-            )
+        refuse_comparing(
+            reward, f"'{card.name}' keeps scores of single samples; keep those of what it is made of"
+        )
+        check_direction(card, reward.card)
         self.card, self.reward = card, reward
         self.hits = 0
         """Scores that were found so far."""

@@ -71,6 +71,11 @@ class RewardCard:
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the target."""
 
+    @property
+    def sign(self) -> float:
+        """What raw scores are multiplied by where more has to be better: 1, or -1 where less is."""
+        return 1.0 if self.higher_is_better else -1.0
+
     def weight_files(self, part: str = "") -> WeightFiles:
         """The files of a part, or of the weights themselves."""
         return self.parts[part] if part else WeightFiles(source=self.weights or "", files=self.files)

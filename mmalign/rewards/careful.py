@@ -14,7 +14,9 @@ from mmalign.errors import ConfigError, UnknownNameError
 from mmalign.media import Sample
 from mmalign.rewards.base import EnsembleReward, Reward, Score
 from mmalign.rewards.cards import RewardCard, load_reward
-from mmalign.rewards.compose import combined, turned
+from mmalign.rewards.compose import combined
+from mmalign.rewards.direction import check_direction, turned
+from mmalign.rewards.groups import compares
 from mmalign.rewards.uncertainty import worst_case
 
 STRENGTHS = {"mean-less-std": 1.0, "uncertainty-weighted": 0.5, "worst-case": None}
@@ -86,8 +88,9 @@ class Careful:
         usual = STRENGTHS[how] if strength is None else strength
         if usual is not None and not 0 <= usual < float("inf"):
             raise ConfigError(f"'{card.name}': strength = {usual}, but it is at least 0")
+        check_direction(card, reward.card)
         self.card, self.reward, self.how, self.strength = card, reward, how, usual
-        self.whole_groups = getattr(reward, "whole_groups", False)
+        self.whole_groups = compares(reward)
 
     def score(self, samples: Sequence[Sample]) -> Score:
         """One bound per sample.
@@ -95,7 +98,7 @@ class Careful:
         Raises:
             ConfigError: the reward says nothing of how sure it is.
         """
-        sign = 1.0 if self.reward.card.higher_is_better else -1.0
+        sign = self.reward.card.sign
         if self.how == "worst-case":
             assert isinstance(self.reward, EnsembleReward)
             members, score = self.reward.score_members(samples)
@@ -118,7 +121,7 @@ class Careful:
         """
         if not isinstance(self.reward, EnsembleReward):
             raise ConfigError(f"reward '{self.reward.card.name}' has no members with gradient")
-        sign = 1.0 if self.reward.card.higher_is_better else -1.0
+        sign = self.reward.card.sign
         members, std = self.reward.members_with_grad(media, samples)
         if self.how == "worst-case":
             return sign * worst_case(sign * members)

@@ -14,7 +14,8 @@ from mmalign.media import Sample
 from mmalign.rewards.base import OK, DifferentiableReward, Reward, Score
 from mmalign.rewards.cards import RewardCard, load_reward, parse_weighted
 from mmalign.rewards.combining import standardised
-from mmalign.rewards.rows import join_scores
+from mmalign.rewards.direction import check_direction, turned
+from mmalign.rewards.groups import compares
 
 
 class WeightedSum:
@@ -34,7 +35,7 @@ class WeightedSum:
 
     def __init__(self, rewards: Sequence[tuple[Reward, float]], *, name: str) -> None:
         self.rewards = tuple(rewards)
-        self.whole_groups = any(getattr(reward, "whole_groups", False) for reward, _ in rewards)
+        self.whole_groups = any(compares(reward) for reward, _ in rewards)
         cards = [reward.card for reward, _ in rewards]
         self.card = RewardCard(
             name=name,
@@ -75,7 +76,7 @@ class WeightedSum:
         for reward, weight in self.rewards:
             if not isinstance(reward, DifferentiableReward):
                 raise ConfigError(f"reward '{reward.card.name}' has no gradient")
-            total = total + weight * _sign(reward) * reward.score_with_grad(media, samples)
+            total = total + weight * reward.card.sign * reward.score_with_grad(media, samples)
         return total
 
 
@@ -101,12 +102,13 @@ class Minimum:
         self, card: RewardCard, rewards: Sequence[Reward], *, scales: Sequence[tuple[float, float]]
     ) -> None:
         common_modalities([reward.card for reward in rewards], card.name)
+        check_direction(card)
         if len(scales) != len(rewards):
             raise ConfigError(
                 f"reward '{card.name}': expected {len(rewards)} scales, one for each reward, got {len(scales)}"
             )
         self.card, self.rewards, self.scales = card, tuple(rewards), tuple(scales)
-        self.whole_groups = any(getattr(reward, "whole_groups", False) for reward in rewards)
+        self.whole_groups = any(map(compares, rewards))
 
     @property
     def parts(self) -> tuple[Reward, ...]:
@@ -117,7 +119,7 @@ class Minimum:
         """One minimum per sample."""
         scores = [reward.score(samples) for reward in self.rewards]
         columns = [
-            _sign(reward) * standardised(score.value.float().cpu(), mean=mean, std=std)
+            reward.card.sign * standardised(score.value.float().cpu(), mean=mean, std=std)
             for reward, score, (mean, std) in zip(self.rewards, scores, self.scales, strict=True)
         ]
         return combined(torch.stack(columns).amin(0), self.rewards, scores)
@@ -144,11 +146,12 @@ class Gate:
         self, card: RewardCard, reward: Reward, gates: Sequence[tuple[Reward, float]], *, otherwise: float
     ) -> None:
         common_modalities([reward.card, *(gate.card for gate, _ in gates)], card.name)
+        check_direction(card, reward.card)
         if not gates or not math.isfinite(otherwise):
             raise ConfigError(f"reward '{card.name}': expected a gate or more, and a finite 'otherwise'")
         self.card, self.reward, self.gates, self.otherwise = card, reward, tuple(gates), otherwise
         every = [reward, *(gate for gate, _ in gates)]
-        self.whole_groups = any(getattr(each, "whole_groups", False) for each in every)
+        self.whole_groups = any(map(compares, every))
 
     @property
     def parts(self) -> tuple[Reward, ...]:
@@ -161,18 +164,9 @@ class Gate:
         scores = [reward.score(samples) for reward in rewards]
         passed = torch.ones(len(samples), dtype=torch.bool)
         for (gate, threshold), score in zip(self.gates, scores[1:], strict=True):
-            passed &= turned(score, gate) >= _sign(gate) * threshold
+            passed &= turned(score, gate) >= gate.card.sign * threshold
         value = scores[0].value.float().cpu()
         return combined(value.where(passed, self.otherwise), rewards, scores)
-
-
-def turned(score: Score, reward: Reward) -> Tensor:
-    """[B], raw scores turned so that higher is better."""
-    return _sign(reward) * score.value.float().cpu()
-
-
-def _sign(reward: Reward) -> float:
-    return 1.0 if reward.card.higher_is_better else -1.0
 
 
 def combined(
@@ -260,12 +254,3 @@ def gated(
     """The target of a card with ``options: {of: NAME, gates: {NAME: threshold}, otherwise: NUMBER}``."""
     loaded = [(load_reward(name, device=device), float(threshold)) for name, threshold in gates.items()]
     return Gate(card, load_reward(of, device=device), loaded, otherwise=float(otherwise))
-
-
-def score_in_batches(reward: Reward, samples: Sequence[Sample], *, batch_size: int = 64) -> Score:
-    """One reward's whole score of any number of samples; the groups of one that compares them stay together."""
-    if getattr(reward, "whole_groups", False):
-        return reward.score(samples)
-    return join_scores(
-        [reward.score(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
-    )

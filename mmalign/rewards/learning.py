@@ -75,20 +75,25 @@ def reports(reward: Reward | None) -> dict[str, float]:
     return {name: value for _, part in learners(reward) for name, value in part.report().items()}
 
 
-def gathered(reward: Reward, scores: Score, *, total: int) -> Score:
-    """Scores of all processes' shares as one, on each of them: values alone, also of what the reward is made of.
+def gathered(reward: Reward, scores: Score, *, rows: Sequence[int], total: int) -> Score:
+    """Scores of all processes as one, on each of them: values alone, also of what the reward is made of.
 
     Args:
         reward: whose.
-        scores: of this process's share of ``total`` samples.
-        total: of all.
+        scores: of this process's rows.
+        rows: which of the ``total`` samples these are, in the order of ``scores``.
+        total: of all processes, each sample in one of them.
     """
     processes = Processes()
-    if processes.count == 1:
+    if processes.count == 1 and list(rows) == list(range(total)):
         return scores
     parts = getattr(reward, "parts", ())
     said = scores.parts or tuple(without_score(["no score"] * len(scores.status)) for _ in parts)
-    value = processes.gather(scores.value.float().cpu(), total=total)
+    whole = torch.zeros(total)
+    whole[list(rows)] = scores.value.float().cpu()
+    value = processes.sum(whole)
     status = ["no score" if bool(missing) else "ok" for missing in torch.isnan(value)]
-    joined = tuple(gathered(part, score, total=total) for part, score in zip(parts, said, strict=True))
+    joined = tuple(
+        gathered(part, score, rows=rows, total=total) for part, score in zip(parts, said, strict=True)
+    )
     return Score(value, status, parts=joined)

@@ -12,6 +12,8 @@ from mmalign.losses.temporal import segment_frames
 from mmalign.media import Image, Sample, Scene3D, Video
 from mmalign.rewards.base import OK, DifferentiableReward, PreparingReward, Reward, Score, obstacle
 from mmalign.rewards.cards import RewardCard, load_reward
+from mmalign.rewards.direction import check_direction
+from mmalign.rewards.groups import refuse_comparing
 from mmalign.rewards.rows import join_scores, pick, place, without_score
 from mmalign.rewards.sound_lift import SoundLift
 
@@ -112,8 +114,10 @@ class ImageLift:
             raise ConfigError(
                 f"reward '{card.name}': '{reward.card.name}' takes no pictures, so it cannot be lifted"
             )
-        if getattr(reward, "whole_groups", False):
-            raise ConfigError(f"reward '{card.name}': lift '{reward.card.name}' first, and compare then")
+        refuse_comparing(
+            reward, f"'{card.name}' asks it for pictures one by one; lift first, and compare then"
+        )
+        check_direction(card, reward.card)
         self.card, self.reward, self.options = card, reward, options or LiftOptions()
 
     def prepare(self, sample: Sample) -> Sample:
@@ -158,11 +162,8 @@ class ImageLift:
             values = values.float().cpu()
             if self.options.reduce == "mean":
                 return (weights * values).sum(0, keepdim=True)
-            return (
-                values.amin(0, keepdim=True)
-                if self.reward.card.higher_is_better
-                else values.amax(0, keepdim=True)
-            )
+            sign = self.reward.card.sign
+            return sign * (sign * values).amin(0, keepdim=True)
 
         return Score(
             reduce(score.value),
@@ -195,7 +196,8 @@ class DifferentiableImageLift(ImageLift):
         repeated = [sample for sample in samples for _ in chosen]
         scores = self.reward.score_with_grad(pictures, repeated).unflatten(0, (len(samples), len(chosen)))
         if self.options.reduce == "min":
-            return scores.amin(1) if self.reward.card.higher_is_better else scores.amax(1)
+            sign = self.reward.card.sign
+            return sign * (sign * scores).amin(1)
         return (self.options.weights(chosen, count).to(scores) * scores).sum(1)
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchaudio.functional import lfilter
 
@@ -67,14 +68,28 @@ def loudness_lufs(waveform: Tensor, sample_rate_hz: int) -> float:
         raise ShapeError(
             f"waveform: expected [C, N] with C at most 5 and N at least {block}, got {[channels, samples]}"
         )
-    weighted = waveform.detach().double().cpu()
-    for b, a in k_weighting(sample_rate_hz):
-        weighted = lfilter(weighted, weighted.new_tensor(a), weighted.new_tensor(b), clamp=False)
-    power = weighted.square().unfold(1, block, hop).mean(2)
+    power = k_weighted(waveform, sample_rate_hz).square_().unfold(1, block, hop).mean(2)
     power = (power * power.new_tensor(SURROUND_WEIGHTS[:channels])[:, None]).sum(0)
     power = power[_lufs(power) > ABSOLUTE_GATE_LUFS]
     power = power[_lufs(power) > _lufs(power.mean()) + RELATIVE_GATE_LU]
     return float(_lufs(power.mean())) if len(power) else -math.inf
+
+
+def k_weighted(waveform: Tensor, sample_rate_hz: int) -> Tensor:
+    """[C, N] in float64 after the filters of the standard.
+
+    A long sound is filtered a minute at a time, each after two seconds of what goes before it, which the filters have
+    forgotten by then: their slowest pole, at 38 Hz, is down by e^-477.
+    """
+    length, before = 60 * sample_rate_hz, 2 * sample_rate_hz
+    whole = torch.empty(waveform.shape, dtype=torch.float64)
+    for start in range(0, waveform.shape[1], length):
+        begin = max(0, start - before)
+        part = waveform[:, begin : start + length].detach().double().cpu()
+        for b, a in k_weighting(sample_rate_hz):
+            part = lfilter(part, part.new_tensor(a), part.new_tensor(b), clamp=False)
+        whole[:, start : start + length] = part[:, start - begin :]
+    return whole
 
 
 def _lufs(power: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from mmalign.media import Sample
 from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
 
+LARGEST_CALL_BYTES = 2**27
+"""Of media that go through a formula at once: it makes several of their size."""
+
 
 class Unmeasurable(Exception):  # noqa: N818
     """A sample that a formula is not defined for; the message becomes its status, and no caller ever sees it raised."""
@@ -111,10 +114,13 @@ class TensorReward(ABC):
                     alike.setdefault(tuple(medium.shape), []).append((row, medium))
         values = torch.zeros(len(samples))
         for members in alike.values():
-            for start in range(0, len(members), self.batch_size):
-                batch = members[start : start + self.batch_size]
+            size = max(1, min(self.batch_size, LARGEST_CALL_BYTES // members[0][1].nbytes))
+            for start in range(0, len(members), size):
+                batch = members[start : start + size]
                 rows = [row for row, _ in batch]
-                media = torch.stack([medium for _, medium in batch]).to(self.device)
+                # A large medium comes alone, and is not copied.
+                media = torch.stack([medium for _, medium in batch]) if size > 1 else batch[0][1][None]
+                media = media.to(self.device)
                 values[rows] = self.score_with_grad(media, [samples[row] for row in rows]).float().cpu()
         return scatter(status, values[[row for row, entry in enumerate(status) if entry == OK]])
 

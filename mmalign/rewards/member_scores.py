@@ -9,8 +9,10 @@ from torch import Tensor
 
 from mmalign.errors import DataError
 from mmalign.media import Sample
+from mmalign.rewards.ahead import Loadable
 from mmalign.rewards.base import EnsembleReward, Reward
-from mmalign.rewards.scoring import Loadable, score_safely
+from mmalign.rewards.groups import refuse_comparing
+from mmalign.rewards.scoring import score_safely
 
 
 def score_members_of(
@@ -27,7 +29,8 @@ def score_members_of(
         [E, n], NaN where there is no score, negated where a lower score is the better one; and n times "ok" or why
         not.
     """
-    sign = 1.0 if reward.card.higher_is_better else -1.0
+    refuse_comparing(reward, "files are scored in batches that may part them; take what it is made of")
+    sign = reward.card.sign
     parts, status = [torch.zeros(1, 0)], []
     with ThreadPoolExecutor(2, "read") as readers:
         for start in range(0, len(files), batch_size):

@@ -13,7 +13,9 @@ from mmalign.media import Sample
 from mmalign.rewards.base import OK, Reward, Score
 from mmalign.rewards.cards import RewardCard, load_reward
 from mmalign.rewards.combining import contrastive, lagrange_loss, lagrange_mix, multipliers, within_groups
-from mmalign.rewards.compose import combined, score_in_batches, turned
+from mmalign.rewards.compose import combined
+from mmalign.rewards.direction import check_direction, turned
+from mmalign.rewards.groups import refuse_comparing, score_in_batches
 
 ALONE = "the only sample of its prompt with a score"
 
@@ -35,6 +37,7 @@ class WithinPrompt:
 
     def __init__(self, card: RewardCard, reward: Reward, *, how: str = "z") -> None:
         within_groups(torch.zeros(0), [], how=how)
+        check_direction(card)
         self.card, self.reward, self.how = card, reward, how
 
     def score(self, samples: Sequence[Sample]) -> Score:
@@ -77,8 +80,10 @@ class Contrastive:
         reduce: str = "mean",
     ) -> None:
         contrastive(torch.zeros(0), torch.zeros(0, 1), reduce=reduce)
-        if getattr(reward, "whole_groups", False):
-            raise ConfigError(f"reward '{card.name}': '{reward.card.name}' is relative to its prompt already")
+        check_direction(card)
+        refuse_comparing(
+            reward, f"'{card.name}' stands it beside a baseline of single samples; name what it is made of"
+        )
         self.card, self.reward, self.baseline, self.reduce = card, reward, dict(baseline), reduce
 
     def score(self, samples: Sequence[Sample]) -> Score:
@@ -89,8 +94,7 @@ class Contrastive:
         for i, sample in enumerate(samples):
             known = self.baseline.get(sample.prompt, ())
             table[i, : len(known)] = torch.tensor(known)
-        sign = 1.0 if self.reward.card.higher_is_better else -1.0
-        value = contrastive(turned(score, self.reward), sign * table, reduce=self.reduce)
+        value = contrastive(turned(score, self.reward), self.reward.card.sign * table, reduce=self.reduce)
         status = [
             "its prompt has no baseline" if entry == OK and math.isnan(number) else entry
             for entry, number in zip(score.status, value.tolist(), strict=True)
@@ -137,8 +141,9 @@ class Constrained:
     ) -> None:
         if not constraints:
             raise ConfigError(f"reward '{card.name}': expected a constraint or more")
+        check_direction(card)
         self.card, self.main, self.others, self.kind = card, main, [reward for reward, _ in constraints], kind
-        self._signs = torch.tensor([1.0 if reward.card.higher_is_better else -1.0 for reward in self.others])
+        self._signs = torch.tensor([reward.card.sign for reward in self.others])
         self.thresholds = torch.tensor([threshold for _, threshold in constraints]) * self._signs
         self.u = torch.zeros(len(constraints))
         multipliers(self.u, kind=kind)
@@ -228,7 +233,7 @@ def against_baseline(
     try:
         rows: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         for row in rows:
-            if row["reward"] == of and row["score"] is not None:
+            if row["reward"] == of and row["score"] is not None and row.get("status", OK) == OK:
                 found.setdefault(str(row["prompt"]), []).append(float(row["score"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"no jsonl file of scores ({error})", file=path) from None

@@ -10,7 +10,7 @@ from mmalign.rewards.base import OK, Score, obstacle
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.http_client import Server, TooLargeError
 from mmalign.rewards.rows import join_scores, place, without_score
-from mmalign.rewards.wire import VERSION, encode_sample
+from mmalign.rewards.wire import VERSION, encode_sample, range_of
 from mmalign.rewards.wire_scores import decode_scores
 
 
@@ -97,14 +97,15 @@ def fetch_card(url: str, *, token: str | None = None, timeout_s: float = 10.0) -
             f"{server.address} speaks version {answer.get('version')}, and this is version {VERSION}"
         )
     try:
-        low_high = answer.get("range")
+        if not isinstance(answer["higher_is_better"], bool):
+            raise TypeError("higher_is_better is no truth value")
         return RewardCard(
             name=f"{answer['name']}@{server.address.partition('://')[2]}",
             target="mmalign.rewards.remote:RemoteReward",
             modalities=tuple(answer["modalities"]),
             unit=str(answer["unit"]),
-            range=None if low_high is None else (float(low_high[0]), float(low_high[1])),
-            higher_is_better=bool(answer["higher_is_better"]),
+            range=range_of(answer.get("range")),
+            higher_is_better=answer["higher_is_better"],
             differentiable=False,
             needs=tuple(answer["needs"]),
             reads=tuple(answer.get("reads") or ()),

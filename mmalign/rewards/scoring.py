@@ -2,47 +2,23 @@
 
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from mmalign.errors import ConfigError, DataError, ShapeError
+from mmalign.errors import ConfigError, ShapeError
 from mmalign.media import Sample
-from mmalign.rewards.base import OK, PreparingReward, Reward, Score
+from mmalign.media.decoding import MOST_BYTES
+from mmalign.rewards.ahead import Ahead, Loadable
+from mmalign.rewards.base import OK, Reward, Score
+from mmalign.rewards.groups import compares, refuse_comparing
 from mmalign.rewards.rows import join_scores, without_score
 
 TEXT_COLUMNS = ("id", "media", "prompt", "reward", "status")
 COLUMNS = ("id", "media", "prompt", "reward", "score", "std", "status")
 """Of score files; the aspects of all rewards follow."""
-
-
-class Loadable(Protocol):
-    """A sample whose medium is not read yet, such as ``SampleFile``."""
-
-    @property
-    def id(self) -> str:
-        """What the row is called."""
-        ...
-
-    @property
-    def path(self) -> Path | None:
-        """Where the medium lies; None where nothing is named."""
-        ...
-
-    @property
-    def prompt(self) -> str | None:
-        """What it was made for."""
-        ...
-
-    def load(self) -> Sample:
-        """Read the medium, or raise a ``DataError``."""
-        ...
 
 
 Explain: TypeAlias = Callable[[int, Loadable, str, Score, int], None]
@@ -107,16 +83,20 @@ def score_batches(
     batch_size: int = 32,
     threads: int | None = None,
     explain: Explain | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> Iterator[list[ScoredRow]]:
     """Score every file with every reward, whatever happens to one of them.
 
     Args:
         files: in the order of the result.
         rewards: each gives one row per file.
-        weights: one per reward; adds a row with the weighted sum of the raw scores, which fails where one of them does.
+        weights: one per reward; adds a row with the weighted sum of the scores, each turned so that higher is better,
+            which fails where one of them does.
         batch_size: files per call of a reward.
         threads: that read files; by default one per core, at most 8.
         explain: called with every file and reward, in order.
+        most_bytes: memory that reading one file may take, and all that is read ahead together; a file above it is a
+            failed row, and a batch that would be above it is scored in parts.
 
     Yields:
         The rows of a batch of files: file by file, one per reward, then the weighted sum if asked for.
@@ -130,30 +110,44 @@ def score_batches(
             raise ConfigError(
                 f"reward '{reward.card.name}' judges pairs and scores no single sample; see `mmalign reward evaluate`"
             )
-        if getattr(reward, "whole_groups", False):
-            raise ConfigError(
-                f"reward '{reward.card.name}' compares all samples of a prompt with each other, and files are scored "
-                "in batches that may part them; score with what it is made of"
-            )
+        refuse_comparing(
+            reward, "files are scored in batches that may part them; score with what it is made of"
+        )
     threads = threads or min(8, os.cpu_count() or 1)
-    loaded = _load_ahead(files, rewards, ahead=2 * batch_size, threads=threads)
-    for start in range(0, len(files), batch_size):
-        batch = list(islice(loaded, batch_size))
-        scores = [
-            score_safely(reward, [samples[i] for samples, _ in batch]) for i, reward in enumerate(rewards)
-        ]
-        columns = [_columns(score) for score in scores]
-        batch_rows = []
-        for i, (file, (_, fault)) in enumerate(zip(files[start : start + batch_size], batch, strict=True)):
-            rows = [
-                _row(file, reward.card.name, score, values, i, fault)
-                for reward, score, values in zip(rewards, scores, columns, strict=True)
-            ]
-            batch_rows += rows if weights is None else [*rows, weighted_sum(rows, weights)]
-            if explain is not None and fault == OK:
-                for reward, score in zip(rewards, scores, strict=True):
-                    explain(start + i, file, reward.card.name, score, i)
-        yield batch_rows
+    loaded = Ahead(files, rewards, ahead=2 * batch_size, threads=threads, most_bytes=most_bytes)
+    try:
+        for start in range(0, len(files), batch_size):
+            batch = range(start, min(start + batch_size, len(files)))
+            scores, faults = _scored(loaded, batch, rewards)
+            columns = [_columns(score) for score in scores]
+            batch_rows = []
+            for i, number in enumerate(batch):
+                rows = [
+                    _row(files[number], reward.card.name, score, values, i, faults[i])
+                    for reward, score, values in zip(rewards, scores, columns, strict=True)
+                ]
+                batch_rows += rows if weights is None else [*rows, weighted_sum(rows, rewards, weights)]
+                if explain is not None and faults[i] == OK:
+                    for reward, score in zip(rewards, scores, strict=True):
+                        explain(number, files[number], reward.card.name, score, i)
+            yield batch_rows
+    finally:
+        loaded.close()
+
+
+def _scored(loaded: Ahead, batch: range, rewards: Sequence[Reward]) -> tuple[list[Score], list[str]]:
+    """Each reward's score of a batch of files, and what is wrong with each file."""
+    parts: list[list[Score]] = []
+    faults: list[str] = []
+    for part in loaded.parts(batch.start, batch.stop):
+        parts.append(
+            [score_safely(reward, [samples[i] for samples, _ in part]) for i, reward in enumerate(rewards)]
+        )
+        faults += [fault for _, fault in part]
+        part.clear()  # its room is given to others
+    if len(parts) == 1:
+        return parts[0], faults
+    return [join_scores(scores) for scores in zip(*parts, strict=True)], faults
 
 
 def score_safely(reward: Reward, samples: Sequence[Sample]) -> Score:
@@ -164,7 +158,8 @@ def score_safely(reward: Reward, samples: Sequence[Sample]) -> Score:
             raise ShapeError(f"value: expected [B] = [{len(samples)}], got [{len(score.status)}]")
         return score
     except Exception as error:  # whatever a model may raise; the other samples are not to be lost with one
-        if len(samples) > 1:
+        # Alone, a sample of a reward that compares them would get another number, not its own.
+        if len(samples) > 1 and not compares(reward):
             return join_scores([score_safely(reward, [sample]) for sample in samples])
         said = " ".join(str(error).split())[:200]
         return without_score([f"the reward failed ({type(error).__name__}: {said})"] * len(samples))
@@ -195,11 +190,19 @@ def shard_range(count: int, shard: int, shards: int, *, batch_size: int) -> rang
     return range(min(first * batch_size, count), min(last * batch_size, count))
 
 
-def weighted_sum(rows: Sequence[ScoredRow], weights: Sequence[float]) -> ScoredRow:
-    """One file's rows as one: ``score = sum_k weight_k * score_k``, none where one is missing."""
+def weighted_sum(rows: Sequence[ScoredRow], rewards: Sequence[Reward], weights: Sequence[float]) -> ScoredRow:
+    """One file's rows as one, each turned so that higher is better, none where one is missing.
+
+        score = sum_k weight_k * sign_k * score_k,   sign_k = -1 where lower is better
+
+    It is what ``align`` optimises for the same names and weights (``mmalign.rewards.compose.WeightedSum``).
+    """
     name = "+".join(f"{row.reward}:{weight:g}" for row, weight in zip(rows, weights, strict=True))
     failed = [row for row in rows if row.score is None]
-    total = sum(weight * (row.score or 0.0) for row, weight in zip(rows, weights, strict=True))
+    total = sum(
+        weight * reward.card.sign * (row.score or 0.0)
+        for row, reward, weight in zip(rows, rewards, weights, strict=True)
+    )
     first = rows[0]
     return ScoredRow(
         first.id,
@@ -210,52 +213,6 @@ def weighted_sum(rows: Sequence[ScoredRow], weights: Sequence[float]) -> ScoredR
         None,
         f"{failed[0].reward}: {failed[0].status}" if failed else OK,
     )
-
-
-def _load_ahead(
-    files: Sequence[Loadable], rewards: Sequence[Reward], *, ahead: int, threads: int
-) -> Iterator[tuple[list[Sample], str]]:
-    """Each file's sample as each reward wants it, in order, with "ok" or what is wrong with the file."""
-
-    def load(file: Loadable) -> tuple[list[Sample], str]:
-        try:
-            sample, fault = file.load(), OK
-        except DataError as error:
-            sample, fault = Sample(file.prompt or ""), _one_line(error)
-        except (
-            Exception
-        ) as error:  # memory, a disk that is gone: this file's misfortune, not that of the others
-            sample, fault = (
-                Sample(file.prompt or ""),
-                f"cannot be read ({type(error).__name__}: {_one_line(error)})",
-            )
-        # The whole picture is let go here, so that a queue of large ones stays small.
-        return [_prepared(sample, reward) for reward in rewards], fault
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
-        waiting: deque[Future[tuple[list[Sample], str]]] = deque()
-        try:
-            for file in files:
-                waiting.append(pool.submit(load, file))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _one_line(error: Exception) -> str:
-    """What an error says, on one line even where a file's name has several."""
-    return " ".join(str(error).splitlines())
-
-
-def _prepared(sample: Sample, reward: Reward) -> Sample:
-    try:
-        return reward.prepare(sample) if isinstance(reward, PreparingReward) else sample
-    except Exception:
-        return sample  # the reward meets it whole, and what it raises then becomes a status
 
 
 _Column = list[float | None]

@@ -9,6 +9,8 @@ from mmalign.media import Audio, Sample, Video
 from mmalign.media.video_sound import read_sound
 from mmalign.rewards.base import OK, Reward, Score, obstacle
 from mmalign.rewards.cards import RewardCard
+from mmalign.rewards.direction import check_direction
+from mmalign.rewards.groups import refuse_comparing
 from mmalign.rewards.rows import place, without_score
 
 
@@ -30,6 +32,8 @@ class SoundLift:
             raise ConfigError(
                 f"reward '{card.name}': '{reward.card.name}' takes no sound, so it cannot be lifted"
             )
+        refuse_comparing(reward, f"'{card.name}' leaves out what has no sound; lift first, and compare then")
+        check_direction(card, reward.card)
         self.card, self.reward = card, reward
 
     def prepare(self, sample: Sample) -> Sample:

@@ -13,6 +13,7 @@ Pixels travel with 8 bits and waveforms with 16, as files keep them, so a remote
 import base64
 import binascii
 import io
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -99,6 +100,35 @@ def _file(media: Media, suffix: str) -> str:
         path = Path(folder) / f"media{suffix}"
         media.save(path)
         return base64.b64encode(path.read_bytes()).decode()
+
+
+def bounds(low_high: tuple[float, float] | None) -> list[float | None] | None:
+    """A range as JSON, which has no infinity: null for an end that is open, and for a range that nobody knows.
+
+    >>> bounds((0.0, math.inf)), bounds(None)
+    ([0.0, None], None)
+    """
+    return None if low_high is None else [end if math.isfinite(end) else None for end in low_high]
+
+
+def range_of(entry: Any) -> tuple[float, float] | None:
+    """A range from JSON.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> range_of([0.0, None])
+    (0.0, inf)
+    """
+    if entry is None:
+        return None
+    low, high = (
+        infinite if end is None else float(end)
+        for end, infinite in zip(entry, (-math.inf, math.inf), strict=True)
+    )
+    if not low < high:
+        raise ValueError(f"{low} to {high} is no range")
+    return low, high
 
 
 def decode_sample(entry: Any, *, name: str, root: Path | None = None) -> Sample:

@@ -22,7 +22,7 @@ from mmalign.media import WRITTEN_SUFFIX, Media, Sample
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.cards import find_card
-from mmalign.rewards.compose import score_in_batches
+from mmalign.rewards.groups import compares, refuse_comparing, score_in_batches
 from mmalign.rewards.learning import learners
 from mmalign.training.drift import distances
 from mmalign.training.folder import RunFolder
@@ -55,7 +55,11 @@ class Side:
 
 
 class Judge:
-    """Draws and scores held-out samples, the same prompts and seeds on both sides."""
+    """Draws and scores held-out samples, the same prompts and seeds on both sides.
+
+    Raises:
+        ConfigError: the held-out reward compares the samples of a prompt, so that no side could be above the other.
+    """
 
     def __init__(
         self,
@@ -67,9 +71,15 @@ class Judge:
         *,
         keys: StageKeys | None = None,
     ) -> None:
+        if heldout is not None:
+            refuse_comparing(
+                heldout, "its mean over a prompt is the same before and after; judge by what it is made of"
+            )
         self.recipe, self.run, self.adapter = recipe, run, adapter
         self.keys = StageKeys(run) if keys is None else keys
-        self.reward, self.heldout = reward, heldout
+        # For the same reason one that is trained on says nothing of the two sides.
+        self.reward = None if reward is None or compares(reward) else reward
+        self.heldout = heldout
         self._base: dict[str, Tensor] = {}
         self.prompts, self.seeds = judged_samples(recipe)
 
@@ -165,7 +175,7 @@ class Judge:
         if not {"heldout", "train"} <= self._base.keys() & found.keys():
             return None
         prompts = self.prompts[: len(found["heldout"])]
-        sign = 1.0 if self.heldout is None or self.heldout.card.higher_is_better else -1.0
+        sign = 1.0 if self.heldout is None else self.heldout.card.sign
         heldout, train = (
             paired_bootstrap(turn * self._base[name].numpy(), turn * found[name].numpy(), groups=prompts)
             for name, turn in (("heldout", sign), ("train", 1.0))
@@ -246,7 +256,7 @@ def heldout_result(recipe: Recipe, before: Side, after: Side) -> dict[str, Any] 
         "before": gain.before,
         "after": gain.after,
         "gain": gain.gain,
-        **({} if find_card(str(recipe.heldout_reward)).higher_is_better else {"higher_is_better": False}),
+        **({} if find_card(str(recipe.heldout_reward)).sign > 0 else {"higher_is_better": False}),
         # One prompt has no interval.
         "ci95": [bound if math.isfinite(bound) else None for bound in gain.ci95],
         "n": gain.n,

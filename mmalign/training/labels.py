@@ -15,7 +15,8 @@ from mmalign.files import whole_file
 from mmalign.media import Sample
 from mmalign.methods.base import mixed_generator
 from mmalign.rewards.base import Reward
-from mmalign.rewards.compose import score_in_batches
+from mmalign.rewards.direction import turned
+from mmalign.rewards.groups import compares, score_in_batches
 from mmalign.rewards.label_routing import route_to_people
 from mmalign.training.kept_samples import json_lines
 
@@ -86,11 +87,7 @@ def by_simulated_people(truth: Reward, *, seed: int, number: int) -> Labeller:
     world = importlib.import_module(WORLD)
 
     def label(questions: Sequence[Question]) -> list[Answer | None]:
-        sides = [
-            score_in_batches(truth, [getattr(question, side) for question in questions])
-            for side in ("first", "second")
-        ]
-        first, second = ({"overall": side.value} for side in sides)
+        first, second = ({"overall": side} for side in _sides(truth, questions))
         verdicts, who = world.verdicts_of(
             world.PEOPLE,
             (first, second),
@@ -129,13 +126,18 @@ def by_reward_and_people(reward: Reward, people: Labeller, *, budget: int) -> La
 
 
 def _difference(reward: Reward, questions: Sequence[Question]) -> Tensor:
-    """[B], of the scores of the two sides, above 0 where the first is better; NaN where one is missing.
+    """[B], of the scores of the two sides, above 0 where the first is better; NaN where one is missing."""
+    first, second = _sides(reward, questions)
+    return first - second
 
-    Both sides are scored together, as a reward that compares the samples of a prompt has to see them.
-    """
-    samples = [getattr(question, side) for side in ("first", "second") for question in questions]
-    first, second = score_in_batches(reward, samples).value.unflatten(0, (2, len(questions)))
-    return (first - second) * (1 if reward.card.higher_is_better else -1)
+
+def _sides(reward: Reward, questions: Sequence[Question]) -> tuple[Tensor, Tensor]:
+    """Scores [B] of the first and of the second sides, turned so that higher is better; NaN where one is missing."""
+    first, second = ([getattr(question, side) for question in questions] for side in ("first", "second"))
+    if compares(reward):  # a pair is a group, or part of one
+        both = turned(score_in_batches(reward, [*first, *second]), reward)
+        return both[: len(first)], both[len(first) :]
+    return turned(score_in_batches(reward, first), reward), turned(score_in_batches(reward, second), reward)
 
 
 def choice(verdict: float) -> Choice:

@@ -19,7 +19,8 @@ from mmalign.methods.configs import OwnDemonstrations, OwnPairs, OwnSamples, Sou
 from mmalign.methods.latents import LatentPairs, LatentSamples
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
-from mmalign.rewards.compose import score_in_batches
+from mmalign.rewards.direction import turned
+from mmalign.rewards.groups import score_in_batches
 from mmalign.roots import rooted
 from mmalign.training.drawn import read_drawn
 from mmalign.training.folder import RunFolder
@@ -84,7 +85,7 @@ def scored_groups(
     adapter: Any,
     reward: Reward,
 ) -> tuple[list[list[Path]], Tensor]:
-    """Files and scores [P, G] of G samples for each of the first P prompts."""
+    """Files and scores [P, G] of G samples for each of the first P prompts, turned so that higher is better."""
     prompts, G = prompts[: own.prompts], own.group_size
     samples = draw_samples(
         adapter,
@@ -98,7 +99,7 @@ def scored_groups(
         keep_latents=True,
     )
     with console.status("scoring"):
-        scores = score_in_batches(reward, samples).value.unflatten(0, (len(prompts), G))
+        scores = turned(score_in_batches(reward, samples), reward).unflatten(0, (len(prompts), G))
     missing = int(torch.isnan(scores).sum())
     if missing:
         console.print(f"{missing} of {len(samples)} training samples have no score and take no part")

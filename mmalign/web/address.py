@@ -1,6 +1,7 @@
 """A server of our own at one address, for those who show its token."""
 
 import socket
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
@@ -17,6 +18,7 @@ class TokenServer(ThreadingHTTPServer):
         host: loopback, unless others are to reach it.
         port: 0 for any that is free.
         token: what callers have to show.
+        connections: at a time, each with a thread of its own; more are closed at once.
 
     Raises:
         ConfigError: the token is short, or nothing can listen at this address.
@@ -24,9 +26,18 @@ class TokenServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], *, host: str, port: int, token: str) -> None:
+    def __init__(
+        self,
+        handler: type[BaseHTTPRequestHandler],
+        *,
+        host: str,
+        port: int,
+        token: str,
+        connections: int = 256,
+    ) -> None:
         check_token(token)
         self.token = token
+        self._connections = threading.BoundedSemaphore(connections)
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -38,6 +49,24 @@ class TokenServer(ThreadingHTTPServer):
         """Without the look-up of this machine's name that ``http.server`` does, which may wait for a network."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, or hang up where there are too many."""
+        if not self._connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """One connection, from its first request to its last."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
 
     @property
     def url(self) -> str:

@@ -3,15 +3,19 @@
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 
 from mmalign.errors import MmalignError
 from mmalign.media import Sample
 from mmalign.rewards.base import Reward, Score
-from mmalign.rewards.rows import join_scores, pick
+from mmalign.rewards.rows import join_scores, pick, without_score
 from mmalign.rewards.scoring import score_safely
+
+ASK_S = 0.25
+"""Between two looks at whether a caller is still there."""
 
 
 class BusyError(MmalignError):
@@ -22,6 +26,7 @@ class BusyError(MmalignError):
 class _Job:
     samples: list[Sample]
     answer: "Future[Score]" = field(default_factory=Future)
+    gone: bool = False
 
 
 class Batcher:
@@ -53,8 +58,12 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="reward", daemon=True)
         self._thread.start()
 
-    def score(self, samples: Sequence[Sample]) -> Score:
-        """The scores of these samples, once it is their turn.
+    def score(self, samples: Sequence[Sample], *, is_gone: Callable[[], bool] | None = None) -> Score | None:
+        """The scores of these samples, once it is their turn; None where their caller has left meanwhile.
+
+        Args:
+            samples: any number.
+            is_gone: asked a few times a second whether the caller has left; its samples are then not scored any more.
 
         Raises:
             BusyError: too many samples wait already, or the batcher was closed.
@@ -70,10 +79,21 @@ class Batcher:
             self._waiting += len(samples)
             self._jobs.put(job)
         try:
-            return job.answer.result()
+            while True:
+                try:
+                    return job.answer.result(timeout=None if is_gone is None else ASK_S)
+                except FutureTimeoutError:
+                    if is_gone is not None and is_gone():
+                        job.gone = True
+                        return None
         finally:
             with self._lock:
                 self._waiting -= len(samples)
+
+    @property
+    def waiting(self) -> int:
+        """Samples in line, and those that are scored just now."""
+        return self._waiting
 
     def close(self) -> None:
         """Finish what waits, and take nothing more."""
@@ -89,21 +109,31 @@ class Batcher:
             if job is None:
                 return
             jobs, open_ = self._more(job)
-            samples = [sample for entry in jobs for sample in entry.samples]
-            try:
-                batches = range(0, len(samples), self.batch_size)
-                score = join_scores(
-                    [score_safely(self.reward, samples[i : i + self.batch_size]) for i in batches]
-                )
-                self.batches += len(batches)
-                start = 0
-                for entry in jobs:
-                    entry.answer.set_result(pick(score, range(start, start + len(entry.samples))))
-                    start += len(entry.samples)
-            except BaseException as error:  # nobody is to wait for ever
-                for entry in jobs:
-                    if not entry.answer.done():
-                        entry.answer.set_exception(error)
+            self._answer([entry for entry in jobs if not entry.gone])
+            del job, jobs  # samples are large, and the next may be long in coming
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        """Score the samples of some jobs, but for batches all of whose callers have left."""
+        owners = [entry for entry in jobs for _ in entry.samples]
+        samples = [sample for entry in jobs for sample in entry.samples]
+        try:
+            parts = []
+            for i in range(0, len(samples), self.batch_size):
+                rows = slice(i, i + self.batch_size)
+                if all(owner.gone for owner in owners[rows]):
+                    parts.append(without_score(["the caller has left"] * len(samples[rows])))
+                    continue
+                parts.append(score_safely(self.reward, samples[rows]))
+                self.batches += 1
+            score = join_scores(parts)
+            start = 0
+            for entry in jobs:
+                entry.answer.set_result(pick(score, range(start, start + len(entry.samples))))
+                start += len(entry.samples)
+        except BaseException as error:  # nobody is to wait for ever
+            for entry in jobs:
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
 
     def _more(self, first: _Job) -> tuple[list[_Job], bool]:
         """The first job and those that come in time to fill its batch; and whether to go on after them."""

@@ -69,8 +69,7 @@ def computed(score: Score, card: RewardCard) -> dict[str, Any]:
     for number, (status, value) in enumerate(zip(score.status, score.value.tolist(), strict=True)):
         if status != OK or not math.isfinite(value):
             return failed(f"sample {number}: {status}")
-    sign = 1.0 if card.higher_is_better else -1.0
-    return {"rewards": [sign * value for value in score.value.tolist()]}
+    return {"rewards": [card.sign * value for value in score.value.tolist()]}
 
 
 def failed(message: str) -> dict[str, Any]:

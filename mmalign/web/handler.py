@@ -2,23 +2,29 @@
 
 import json
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from mmalign.errors import DataError
 from mmalign.media import Sample
-from mmalign.rewards.base import OK, Reward, Score
+from mmalign.media.decoding import MOST_BYTES, decoding
+from mmalign.media.room import Share, held_bytes
+from mmalign.rewards.base import OK, PreparingReward, Reward, Score
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.rows import place
-from mmalign.rewards.wire import VERSION, decode_sample
+from mmalign.rewards.wire import VERSION, bounds, decode_sample
 from mmalign.rewards.wire_scores import encode_scores
 from mmalign.web.batching import Batcher, BusyError
 from mmalign.web.compute import computed, failed, samples_of
+from mmalign.web.strict import RefusedError, StrictHandler
 from mmalign.web.tokens import is_token, token_of
 
+OPTION = "--max-medium-mb"
+CHUNK = 2**16
 RETRY_AFTER_S = 1
 PATHS = ("/health", "/v1/card", "/v1/score", "/compute")
 
@@ -31,10 +37,18 @@ class Limits:
     """Of one request."""
     samples: int = 256
     """Of one request."""
-    requests: int = 32
-    """At a time; each holds its body in memory."""
+    requests: int = 1024
+    """At a time, once their bodies are here."""
+    bodies_bytes: int = 192 * 2**20
+    """Of all bodies that are here and not read yet."""
+    medium_bytes: int = MOST_BYTES
+    """Memory that reading the media of one request may take, and those of all that wait to be scored."""
+    connections: int = 2048
+    """At a time."""
     idle_s: float = 30.0
-    """Without a byte from the caller, after which its connection is closed."""
+    """Without a byte from the caller, or until its head is there, after which its connection is closed."""
+    wait_s: float = 60.0
+    """For room, after which a caller is told to come back."""
 
 
 class Served(Protocol):
@@ -46,20 +60,18 @@ class Served(Protocol):
     limits: Limits
     batcher: Batcher
     places: threading.BoundedSemaphore
+    bodies: Share
+    media: Share
+    reading: threading.Lock
 
 
-class _RefusedError(Exception):
-    """Ends a request with a status, a word for programs and a sentence for people."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
+class _GoneError(Exception):
+    """The caller has left, so nothing is done for it any more."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(StrictHandler):
     """One connection."""
 
-    server_version, sys_version = "mmalign", ""
     protocol_version = "HTTP/1.1"
 
     @property
@@ -69,14 +81,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         """Give up on callers that say nothing."""
+        self.idle_s = self.served.limits.idle_s
         super().setup()
-        self.connection.settimeout(self.served.limits.idle_s)
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         """Health and card."""
         self._answer({"/health": self._health, "/v1/card": self._card})
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         """Scores."""
         self._answer({"/v1/score": self._score, "/compute": self._compute})
 
@@ -88,117 +100,201 @@ class Handler(BaseHTTPRequestHandler):
         return public_card(self.served.reward.card)
 
     def _score(self) -> dict[str, Any]:
-        body = self._body()
+        with self._room() as take:
+            samples, status = self._read(self._samples, take)
+            score = self._scored(samples, status)
+        return {
+            "version": VERSION,
+            "reward": self.served.reward.card.name,
+            "scores": encode_scores(score),
+        }
+
+    def _samples(self, body: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
         version = body.get("version", VERSION)
         if version != VERSION:
-            raise _RefusedError(
+            raise RefusedError(
                 400, "version", f"version {version!r} is not spoken here; this is version {VERSION}"
             )
         unknown = body.keys() - {"version", "samples"}
         if unknown:
-            raise _RefusedError(
-                400, "bad_request", f"unknown field '{min(unknown)}'; known: samples, version"
-            )
+            raise RefusedError(400, "bad_request", f"unknown field '{min(unknown)}'; known: samples, version")
         entries = body.get("samples")
         if not isinstance(entries, list):
-            raise _RefusedError(400, "bad_request", "expected a list of samples")
+            raise RefusedError(400, "bad_request", "expected a list of samples")
         self._check_count(len(entries))
         samples, status = [], []
         for number, entry in enumerate(entries):
+            self._check_there()
             try:
                 samples.append(decode_sample(entry, name=f"sample {number}", root=self.served.root))
                 status.append(OK)
             except DataError as error:
                 status.append(str(error))
-        scores = encode_scores(self._scored(samples, status))
-        return {"version": VERSION, "reward": self.served.reward.card.name, "scores": scores}
+        return samples, status
 
     def _compute(self) -> dict[str, Any]:
         try:
-            samples = samples_of(self._body())
+            with self._room() as take:
+                samples, status = self._read(self._flow_factory_samples, take)
+                score = self._scored(samples, status)
         except DataError as error:
             return failed(str(error))
+        return computed(score, self.served.reward.card)
+
+    def _flow_factory_samples(self, body: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
+        samples = samples_of(body)
         self._check_count(len(samples))
-        return computed(self._scored(samples, [OK] * len(samples)), self.served.reward.card)
+        return samples, [OK] * len(samples)
+
+    @contextmanager
+    def _room(self) -> Iterator[Callable[[int], None]]:
+        """A place among the requests, and room for media that is given back at the end.
+
+        Yields:
+            Takes so many bytes more, or gives some back where they are negative.
+        """
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if size > 0 and not self.served.media.take(size, may_wait=self._may_wait()):
+                raise RefusedError(503, "busy", "no room for these media just now; try again in a moment")
+            if size < 0:
+                self.served.media.give(-size)
+            held += size
+
+        try:
+            yield take
+        finally:
+            self.served.media.give(held)
+
+    def _read(
+        self,
+        parse: Callable[[Mapping[str, Any]], tuple[list[Sample], list[str]]],
+        take: Callable[[int], None],
+    ) -> tuple[list[Sample], list[str]]:
+        """The samples of a request, made small where the reward can do that, and what is wrong with the others.
+
+        One request is read at a time, so that what all hold stays below the limit; the others are waited for by who
+        reads, and never wait for it.
+        """
+        self._check_token()
+        with self._body() as data:
+            may_wait = self._may_wait()
+            while not self.served.reading.acquire(timeout=0.2):
+                if not may_wait():
+                    raise RefusedError(503, "busy", "others are read just now; try again in a moment")
+            try:
+                limit = self.served.limits.medium_bytes
+                with decoding(most_bytes=limit, option=OPTION, admit=take) as counted:
+                    samples, status = parse(_json(data))
+                    samples = [_prepared(sample, self.served.reward) for sample in samples]
+                take(held_bytes(*samples) - counted.taken)
+            finally:
+                self.served.reading.release()
+        return samples, status
 
     def _scored(self, samples: list[Sample], status: list[str]) -> Score:
         try:
-            return place(status, self.served.batcher.score(samples))
+            score = self.served.batcher.score(samples, is_gone=self.is_gone)
         except BusyError as error:
-            raise _RefusedError(503, "busy", str(error)) from None
+            raise RefusedError(503, "busy", str(error)) from None
+        if score is None:
+            raise _GoneError
+        return place(status, score)
+
+    def _check_there(self) -> None:
+        if self.is_gone():
+            raise _GoneError
+
+    def _may_wait(self) -> Callable[[], bool]:
+        """Whether to go on waiting, asked now and then; raises once the caller has left."""
+        end = time.monotonic() + self.served.limits.wait_s
+
+        def may_wait() -> bool:
+            self._check_there()
+            return time.monotonic() < end
+
+        return may_wait
 
     def _check_count(self, count: int) -> None:
         most = self.served.limits.samples
         if count > most:
-            raise _RefusedError(
+            raise RefusedError(
                 413, "too_large", f"{count} samples in one request, the limit is {most}; send fewer"
             )
 
     def _check_token(self) -> None:
         """Accept what :func:`mmalign.web.tokens.token_of` finds."""
         if not is_token(token_of(self.headers.get("Authorization", "")), self.served.token):
-            raise _RefusedError(
+            raise RefusedError(
                 401, "unauthorized", "expected the header 'Authorization: Bearer TOKEN' with the token"
             )
 
-    def _body(self) -> dict[str, Any]:
-        """The JSON of a request whose caller may ask."""
-        self._check_token()
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            raise _RefusedError(411, "length_required", "expected a Content-Length, got a body in chunks")
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            raise _RefusedError(411, "length_required", "expected a Content-Length")
-        most = self.served.limits.body_bytes
-        if len(length) > 15 or int(length) > most:
-            raise _RefusedError(
-                413, "too_large", f"{length[:15]} bytes in one request, the limit is {most}; send fewer"
+    @contextmanager
+    def _body(self) -> Iterator[bytearray]:
+        """The body of a request, counted among all that are here as it arrives, and a place for the request."""
+        length, most = self.body_length, self.served.limits.body_bytes
+        if "Content-Length" not in self.headers:
+            raise RefusedError(411, "length_required", "expected a Content-Length")
+        if length > most:
+            raise RefusedError(
+                413, "too_large", f"{length} bytes in one request, the limit is {most}; send fewer"
             )
         kind = self.headers.get("Content-Type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":
-            raise _RefusedError(415, "media_type", f"expected application/json, got {kind[:40]!r}")
-        data = self.rfile.read(int(length))
-        self._unread = int(length) - len(data)
+            raise RefusedError(415, "media_type", f"expected application/json, got {kind[:40]!r}")
+        self.body_time(length)
+        data, placed = bytearray(), False
         try:
-            found = json.loads(data, parse_constant=_no_such_number)
-        except (ValueError, RecursionError) as error:
-            raise _RefusedError(
-                400, "bad_request", f"not JSON ({' '.join(str(error).split())[:100]})"
-            ) from None
-        if not isinstance(found, dict):
-            raise _RefusedError(400, "bad_request", f"expected an object, got {type(found).__name__}")
-        return found
+            while len(data) < length:
+                part = self.rfile.read1(min(CHUNK, length - len(data)))
+                if not part:
+                    raise ConnectionError("the caller left")
+                # One that sends slowly holds room for what it sent, not for what it promised.
+                if not self.served.bodies.take(len(part), may_wait=lambda: False):
+                    raise RefusedError(503, "busy", "too many bodies at a time; try again in a moment")
+                data += part
+            self._unread = 0
+            placed = self.served.places.acquire(blocking=False)
+            if not placed:
+                raise RefusedError(503, "busy", "too many requests at a time; try again in a moment")
+            self._placed = True
+            yield data
+        finally:
+            self.served.bodies.give(len(data))
 
     def _answer(self, routes: Mapping[str, Any]) -> None:
         """Do what a path asks for, and say what went wrong if something did."""
         path = self.path.partition("?")[0]
         # What was not read of a refused request would be taken for the next one, so the connection ends with it.
-        self._unread = 1
-        if not self.served.places.acquire(blocking=False):
-            self._send(503, _error("busy", "too many requests at a time; try again in a moment"))
-            return
+        self._unread, self._placed = self.body_length, False
         try:
             if path not in routes:
                 status, code = (405, "method") if path in PATHS else (404, "not_found")
-                raise _RefusedError(status, code, f"nothing answers {self.command} {path[:80]}")
-            answer = routes[path]()
-            if self.command == "GET" and self.headers.get("Content-Length", "0") == "0":
-                self._unread = 0
-            self._send(200, answer)
-        except _RefusedError as refusal:
-            self._send(refusal.status, _error(refusal.code, str(refusal)))
-        except (ConnectionError, TimeoutError):
+                raise RefusedError(status, code, f"nothing answers {self.command} {path[:80]}")
+            self._send(200, routes[path]())
+        except RefusedError as refusal:
+            self.send_refusal(refusal)
+        except (_GoneError, ConnectionError, TimeoutError):
             self.close_connection = True
         except Exception as error:
             self.log_error("%s: %s", type(error).__name__, error)
             self._send(500, _error("internal", f"the server failed ({type(error).__name__})"))
         finally:
-            self.served.places.release()
+            if self._placed:
+                self.served.places.release()
+
+    def send_refusal(self, refusal: RefusedError) -> None:
+        """As JSON."""
+        self._send(refusal.status, _error(refusal.code, str(refusal)))
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:
         data = json.dumps(answer, allow_nan=False).encode()
-        if self._unread:
+        if getattr(self, "_unread", 0):
             self.close_connection = True
+            self.linger()
+        self.connection.settimeout(self.idle_s)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -206,19 +302,29 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         if status == 401:
             self.send_header("WWW-Authenticate", "Bearer")
+        if status == 405:
+            self.send_header("Allow", "GET, POST")
         if status == 503:
             self.send_header("Retry-After", str(RETRY_AFTER_S))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(data)
+        self.finish_head()
+        self.write(data)
 
-    def log_message(self, form: str, *values: Any) -> None:
-        """Only errors are worth a line; a request's path may hold anything."""
 
-    def log_error(self, form: str, *values: Any) -> None:
-        """One line on standard error."""
-        BaseHTTPRequestHandler.log_message(self, form, *values)
+def _json(data: bytearray) -> dict[str, Any]:
+    try:
+        found = json.loads(data, parse_constant=_no_such_number)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, "bad_request", f"not JSON ({' '.join(str(error).split())[:100]})") from None
+    if not isinstance(found, dict):
+        raise RefusedError(400, "bad_request", f"expected an object, got {type(found).__name__}")
+    return found
+
+
+def _prepared(sample: Sample, reward: Reward) -> Sample:
+    try:
+        return reward.prepare(sample) if isinstance(reward, PreparingReward) else sample
+    except Exception:
+        return sample  # the reward meets it whole, and what it raises then becomes a status
 
 
 def public_card(card: RewardCard) -> dict[str, Any]:
@@ -230,7 +336,7 @@ def public_card(card: RewardCard) -> dict[str, Any]:
         "needs": list(card.needs),
         "reads": list(card.reads),
         "unit": card.unit,
-        "range": None if card.range is None else list(card.range),
+        "range": bounds(card.range),
         "higher_is_better": card.higher_is_better,
         "licence": dict(card.licence),
         "source": card.source,

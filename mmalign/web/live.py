@@ -6,7 +6,6 @@ Nothing is written, and no other file of the machine can be asked for.
 """
 
 import threading
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from mmalign.errors import MmalignError
 from mmalign.evaluation.live import live_page
 from mmalign.web.address import TokenServer
+from mmalign.web.strict import RefusedError, StrictHandler
 from mmalign.web.tokens import is_token, token_of
 
 HEADERS = {
@@ -50,14 +50,10 @@ class LiveServer(TokenServer):
         return f"{super().url}/?token={self.token}"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server_version, sys_version = "mmalign", ""
+class _Handler(StrictHandler):
+    idle_s = IDLE_S
 
-    def setup(self) -> None:
-        super().setup()
-        self.connection.settimeout(IDLE_S)
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         server = cast(LiveServer, self.server)
         address = urlsplit(self.path)
         shown = parse_qs(address.query).get("token", [""])[0]
@@ -83,8 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.finish_head()
+        self.write(data)
 
-    def log_message(self, form: str, *values: Any) -> None:
-        """A request's path holds the token."""
+    def send_refusal(self, refusal: RefusedError) -> None:
+        self._send(refusal.status, "text/plain", str(refusal))
+
+    def log_error(self, form: str, *values: Any) -> None:
+        """Nothing: a request's path holds the token."""

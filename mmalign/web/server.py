@@ -12,7 +12,9 @@ import threading
 from pathlib import Path
 
 from mmalign.errors import ConfigError
+from mmalign.media.room import Share
 from mmalign.rewards.base import Reward
+from mmalign.rewards.groups import refuse_comparing
 from mmalign.web.address import TokenServer
 from mmalign.web.batching import Batcher
 from mmalign.web.handler import Handler, Limits
@@ -38,7 +40,7 @@ class RewardServer(TokenServer):
     """
 
     allow_reuse_address = True
-    request_queue_size = 64
+    request_queue_size = 1024
 
     def __init__(
         self,
@@ -55,16 +57,14 @@ class RewardServer(TokenServer):
         check_token(token)
         if not isinstance(reward, Reward):
             raise ConfigError(f"reward '{reward.card.name}' judges pairs, and samples are what is served")
-        if getattr(reward, "whole_groups", False):
-            raise ConfigError(
-                f"reward '{reward.card.name}' compares samples of a prompt, and requests may part them; serve what it "
-                "is made of"
-            )
+        refuse_comparing(reward, "requests may part them; serve what it is made of")
         self.reward, self.root = reward, root
         self.limits = limits or Limits()
         self.places = threading.BoundedSemaphore(self.limits.requests)
+        self.bodies, self.media = Share(self.limits.bodies_bytes), Share(self.limits.medium_bytes)
+        self.reading = threading.Lock()
         self.batcher = Batcher(reward, batch_size=batch_size, wait_s=wait_s)
-        super().__init__(Handler, host=host, port=port, token=token)
+        super().__init__(Handler, host=host, port=port, token=token, connections=self.limits.connections)
 
     def server_close(self) -> None:
         """Stop listening, and finish what waits."""

@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_reward(pictures: Path, capsys: pytest.CaptureFi
         assert [row["score"] for row in rows[i::2]] == pytest.approx(expected.tolist(), abs=1e-3)
 
 
-def test_a_weight_adds_the_sum_of_raw_scores(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_weight_adds_the_sum_of_the_scores(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--reward", "shapes-truth:2", "--reward", "placebo", "--format", "csv"]
     assert score.main([str(pictures / "good.jsonl"), *arguments]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))

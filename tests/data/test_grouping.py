@@ -159,6 +159,19 @@ def test_the_command_writes_pairs_that_training_reads(
         assert {pair.source for pair in read_pairs(out)} == {arguments.split()[1]}
 
 
+def test_a_row_that_failed_has_no_value_whatever_number_it_holds(scores: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in scores.read_text().splitlines()]
+    for row in rows:
+        if row["media"] == "media/a1.png":
+            row["status"] = "the reward failed"
+    scores.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_scores(scores, reward="placebo")
+    assert found.unscored == 2
+    out = tmp_path / "pairs.parquet"
+    assert command.main([str(scores), "--out", str(out), "--reward", "placebo", "--by", "all"]) == 0
+    assert named(scores, out) == [("a2", "a0", 2.0)]
+
+
 def test_the_command_writes_rankings(scores: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "ranked.parquet"
     assert command.main([str(scores), "--out", str(out), "--reward", "placebo", "--by", "ranking"]) == 0

@@ -127,6 +127,18 @@ def test_largest_gain_and_loss_are_shown_again(make_run: MakeRun) -> None:
     assert "star" in losses
 
 
+def test_where_less_is_better_gains_and_losses_change_places(make_run: MakeRun) -> None:
+    folder = make_run()
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["heldout_reward"]["higher_is_better"] = False
+    (folder / "summary.json").write_text(json.dumps(summary))
+    html = write_report(folder).read_text(encoding="utf-8")
+    gains, losses = html.index("Largest gains"), html.index("Largest losses")
+    assert "star" in html[gains:losses]
+    assert "a small red circle" in html[losses:]
+    assert 'class="up"' not in html[losses:]
+
+
 def test_prompts_and_settings_are_quoted_and_never_run(make_run: MakeRun) -> None:
     folder = make_run(model='<img src="https://example.org/x.png">', method="<script>alert(1)</script>")
     html = write_report(folder).read_text(encoding="utf-8")

@@ -18,7 +18,8 @@ from mmalign.rewards.base import OK, Reward, Score, TokenScores, scatter
 from mmalign.rewards.caching import Cached
 from mmalign.rewards.cards import RewardCard, find_card, load_reward
 from mmalign.rewards.combining import within_groups
-from mmalign.rewards.compose import Gate, Minimum, WeightedSum, score_in_batches
+from mmalign.rewards.compose import Gate, Minimum, WeightedSum
+from mmalign.rewards.groups import score_in_batches
 from mmalign.rewards.relative import Constrained, Contrastive, WithinPrompt
 from mmalign.rewards.scoring import score_files
 from mmalign.web.server import RewardServer
@@ -156,7 +157,7 @@ def test_rewards_that_compare_are_never_given_parts_of_a_prompt() -> None:
     assert_close(score_in_batches(relative, many, batch_size=7).value, relative.score(many).value)
     with pytest.raises(ConfigError, match="compares all samples of a prompt"):
         list(score_files([], [relative]))
-    with pytest.raises(ConfigError, match="compares samples of a prompt"):
+    with pytest.raises(ConfigError, match="compares all samples of a prompt"):
         RewardServer(relative, token="correct-horse-battery")
 
     class Pairs:
@@ -168,7 +169,7 @@ def test_rewards_that_compare_are_never_given_parts_of_a_prompt() -> None:
     ):
         with pytest.raises(ConfigError, match="judges pairs"):
             refuse()
-    with pytest.raises(ConfigError, match="compares samples"):
+    with pytest.raises(ConfigError, match="compares all samples of a prompt"):
         Cached(CARD, relative, folder=Path())
     assert WeightedSum([(relative, 1.0)], name="w").whole_groups
 

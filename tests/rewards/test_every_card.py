@@ -1,10 +1,12 @@
 """One suite over every reward card: a new card is tested the moment it is added, by its weights or by a small model."""
 
 import copy
+import json
 import math
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,8 +15,11 @@ from torch import Tensor
 
 from mmalign.media import MEDIA, Media, Sample
 from mmalign.rewards.base import DifferentiableReward, PreparingReward, Reward
-from mmalign.rewards.cards import cards, find_card, load_reward
+from mmalign.rewards.cards import cards, find_card, load_card, load_reward
+from mmalign.rewards.remote import fetch_card
 from mmalign.rewards.scoring import TEXT_COLUMNS
+from mmalign.rewards.wire import decode_sample, encode_sample
+from mmalign.web.server import RewardServer
 from tests.rewards import factories
 from tests.rewards.factories import BETTER, CONTEXT, FACTORIES, NO_DIRECTION, SAMPLES, SLOW_EXTRAS
 
@@ -27,6 +32,7 @@ def case(name: str, *marks: pytest.MarkDecorator) -> Any:
     return pytest.param(name, marks=[*marks, *slow])
 
 
+TOKEN = "correct-horse-battery"
 every_card = pytest.mark.parametrize("name", [case(name) for name in (*SHIPPED, *FACTORIES)])
 TENSORS = {
     "image": "pixels",
@@ -81,6 +87,7 @@ def same_aspect(found: Tensor, expected: Tensor) -> None:
 
 def test_every_card_is_covered_by_its_weights_or_by_a_small_model() -> None:
     assert {"embedded/shapes-clip", "placebo", "shapes-truth"} <= set(SHIPPED)
+    assert len(cards()) >= 54, "every test below runs over so many"
     assert {*SHIPPED, *FACTORIES} == set(cards()), "a card without weights needs a row in factories.FACTORIES"
     assert {*BETTER, *NO_DIRECTION} == set(cards()), "a card needs a row in factories.BETTER"
 
@@ -110,6 +117,31 @@ def test_one_finite_score_per_sample(name: str) -> None:
     assert score.value.isfinite().all()
     assert score.value.unique().numel() >= len(samples(name)) // 2
     assert not score.value.requires_grad
+
+
+@every_card
+def test_over_http_it_is_the_same_card_and_the_same_scores(name: str) -> None:
+    """In this process, over loopback: what travels is the saved medium, so it is compared with the score of that."""
+    travelled = [
+        decode_sample(json.loads(json.dumps(encode_sample(sample))), name="sample")
+        for sample in samples(name)[:3]
+    ]
+    server = RewardServer(reward(name), token=TOKEN)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        card = fetch_card(server.url, token=TOKEN)
+        remote = load_card(card).score(samples(name)[:3])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    local = reward(name).card
+    for said in ("range", "sign", "modalities", "needs", "reads", "unit"):
+        assert getattr(card, said) == getattr(local, said), said
+    expected = reward(name).score(travelled)
+    assert remote.status == expected.status
+    torch.testing.assert_close(remote.value, expected.value, atol=1e-4, rtol=1e-4, equal_nan=True)
 
 
 @every_card

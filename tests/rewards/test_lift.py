@@ -99,7 +99,9 @@ def test_the_mean_weighs_frames_by_their_distance_from_the_middle() -> None:
 @pytest.mark.parametrize(("higher", "worst"), [(True, 0.2), (False, 0.9)])
 def test_the_minimum_is_the_worst_picture(higher: bool, worst: float) -> None:
     lift = ImageLift(
-        CARD, Brightness(higher_is_better=higher), options=LiftOptions(frames=None, reduce="min")
+        replace(CARD, higher_is_better=higher),
+        Brightness(higher_is_better=higher),
+        options=LiftOptions(frames=None, reduce="min"),
     )
     scores = lift.score(
         [Sample("x", video([0.5, 0.2, 0.9])), Sample("x", Scene3D(video([0.5, 0.2, 0.9]).frames))]

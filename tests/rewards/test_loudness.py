@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torchaudio.functional import lfilter
 
 from mmalign.errors import ShapeError
 from mmalign.media import Audio, Sample
 from mmalign.rewards.cards import load_reward
-from mmalign.rewards.loudness import k_weighting, loudness_lufs
+from mmalign.rewards.loudness import k_weighted, k_weighting, loudness_lufs
 
 RATE_HZ = 48_000
 
@@ -76,3 +77,12 @@ def test_what_has_no_loudness_is_refused_by_the_function_and_a_status_of_the_rew
     assert score.status[3:] == ["6 channels; loudness is defined for up to 5", "ok"]
     assert score.aspects["lufs"][4].item() == pytest.approx(-33.01, abs=0.02)
     assert score.value[4].item() == pytest.approx(10.01, abs=0.02)
+
+
+def test_a_long_sound_is_filtered_in_parts_as_if_it_were_whole() -> None:
+    rate = 8_000
+    sound = torch.rand(2, 150 * rate, generator=torch.Generator().manual_seed(0)) - 0.5
+    whole = sound.double()
+    for b, a in k_weighting(rate):
+        whole = lfilter(whole, whole.new_tensor(a), whole.new_tensor(b), clamp=False)
+    torch.testing.assert_close(k_weighted(sound, rate), whole, rtol=0, atol=1e-12)

@@ -95,7 +95,7 @@ def test_a_sum_with_a_missing_part_is_missing_and_not_smaller() -> None:
         ScoredRow("0", "a.png", None, "one", 5.0, None, "ok"),
         ScoredRow("0", "a.png", None, "two", None, None, "no prompt"),
     ]
-    total = weighted_sum(rows, [1.0, 1.0])
+    total = weighted_sum(rows, [load_reward("placebo")] * 2, [1.0, 1.0])
     assert (total.score, total.status) == (None, "two: no prompt")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from mmalign.data.tables import parse_json
 from mmalign.data.writers import json_line
 from mmalign.errors import ConfigError
 
@@ -107,7 +108,7 @@ class PartialRows:
 
 def _is_row(line: bytes) -> bool:
     try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+        return line.endswith(b"\n") and isinstance(parse_json(line), dict)
     except ValueError:
         return False
 
@@ -115,7 +116,7 @@ def _is_row(line: bytes) -> bool:
 def _difference(found: bytes, wanted: bytes) -> str:
     """Which arguments differ, in words."""
     try:
-        was, now = json.loads(found), json.loads(wanted)
+        was, now = parse_json(found), parse_json(wanted)
         names = sorted(name for name in now.keys() | was.keys() if now.get(name) != was.get(name))
         return f"was begun with other {', '.join(names)}"
     except (ValueError, AttributeError):

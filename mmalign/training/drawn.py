@@ -77,7 +77,7 @@ def read_drawn(adapter: Any, files: Sequence[Path]) -> dict[Path, Tensor]:
         metadata = folder / "metadata.jsonl"
         if not metadata.is_file():
             continue
-        rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in metadata.read_text(encoding="utf-8").split("\n") if line]
         rows = [row for row in rows if folder / row["file_name"] in wanted]
         made_of = _tokens(folder, rows) if on_tokens else read_tensors(folder, rows, LATENTS)
         if made_of and _makes(adapter, *next(iter(made_of.items()))):

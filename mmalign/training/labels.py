@@ -167,7 +167,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> list[Answer | Non
     Raises:
         DataError: the file answers other questions.
     """
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     asked = [(question.first.meta["file_name"], question.second.meta["file_name"]) for question in questions]
     if [(row["first"], row["second"]) for row in rows] != asked:
         raise DataError("answers other questions than this round asks", file=path)

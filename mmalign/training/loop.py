@@ -247,7 +247,7 @@ def _reason(path: Path, steps: int) -> str | None:
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:

@@ -246,8 +246,8 @@ class Rounds:
         assert isinstance(config, D3POConfig)
         found: dict[Path, torch.Tensor] = {}
         for folder in dict.fromkeys(pair.chosen.parent for pair in pairs):
-            lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-            found |= read_tensors(folder, [json.loads(line) for line in lines], TRAJECTORY)
+            lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").split("\n")
+            found |= read_tensors(folder, [json.loads(line) for line in lines if line], TRAJECTORY)
         texts, index = distinct([pair.prompt for pair in pairs])
         options = {k: v for k, v in self.task.sampling.items() if k not in ("steps", "guidance")}
         guidance = scale_of(config.guidance)
@@ -293,5 +293,6 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
     path = folder / ROUNDS
     if not path.is_file():
         return []
-    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
     return rows

@@ -118,7 +118,8 @@ def _append_in_turn(path: Path, text: str, processes: Processes) -> None:
 
 def read_samples(folder: Path, modality: Modality) -> list[Sample]:
     """The samples of a folder with metadata.jsonl, in order; ``meta`` holds the row and the path."""
-    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
     paths = [folder / row["file_name"] for row in rows]
     with ThreadPoolExecutor(2) as readers:
         media: list[Media] = list(readers.map(MEDIA[modality].load, paths))

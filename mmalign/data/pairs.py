@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -149,7 +149,7 @@ def _tie_of(row: Record, path: Path, number: int) -> Tie | None:
             row=number,
             column="verdict",
         )
-    return cast(Tie, verdict)
+    return verdict
 
 
 def refuse_unlabelled(row: Record, path: Path, number: int) -> None:

@@ -112,7 +112,7 @@ def scores(side: Side, keep: Path, seeds: tuple[int, ...]) -> tuple[np.ndarray, 
     values, prompts = [], []
     for seed in seeds:
         path = side.folder(keep, seed) / "samples" / ("before" if side.before else "after") / "scores.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         values += [np.nan if row["score"] is None else row["score"] for row in rows]
         prompts += [row["prompt"] for row in rows]
     return np.array(values), prompts

@@ -75,7 +75,9 @@ def cells(settings: Settings) -> Iterator[Cell]:
 def rows() -> list[dict[str, Any]]:
     """All rows so far."""
     return (
-        [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.exists() else []
+        [json.loads(line) for line in ROWS.read_text(encoding="utf-8").split("\n") if line]
+        if ROWS.exists()
+        else []
     )
 
 

@@ -264,7 +264,8 @@ def policies(settings: Settings, rewards: dict[int, dict[str, Path]]) -> dict[st
             sides = {
                 side: [
                     json.loads(line)["score"]
-                    for line in (run / "samples" / side / "scores.jsonl").read_text().splitlines()
+                    for line in (run / "samples" / side / "scores.jsonl").read_text().split("\n")
+                    if line
                 ]
                 for side in ("before", "after")
             }

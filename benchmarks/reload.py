@@ -60,7 +60,11 @@ def main(settings: Settings) -> int:
     """Draw, compare, print."""
     summary = json.loads((settings.run / "summary.json").read_text(encoding="utf-8"))
     after = settings.run / "samples" / "after"
-    rows = [json.loads(line) for line in (after / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (after / "metadata.jsonl").read_text(encoding="utf-8").split("\n")
+        if line
+    ]
     rows = rows[: settings.count]
     with tempfile.TemporaryDirectory() as folder:
         plain, ours = Path(folder) / "plain", Path(folder) / "ours"

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.data.cells import medium_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
-from mmalign.data.writers import write_parquet
+from mmalign.data.tables import Record, brief, read_records
+from mmalign.data.writers import whole_table, write_parquet
 from mmalign.errors import DataError
-from mmalign.files import whole_file
 
 WORDS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 """What a label may be, in lower case; JSON's true and 1 are among them."""
@@ -25,6 +24,7 @@ class Labelled:
         label: whether it is good.
         annotator: who said so.
         source: which data it comes from.
+        aspect: what was judged; None for the whole.
     """
 
     prompt: str
@@ -32,9 +32,10 @@ class Labelled:
     label: bool
     annotator: str | None = None
     source: str | None = None
+    aspect: str | None = None
 
 
-OPTIONAL = ("annotator", "source")
+OPTIONAL = ("annotator", "source", "aspect")
 """Columns that are only written where some sample has them."""
 
 
@@ -63,7 +64,7 @@ def labelled_of(row: Record, path: Path, number: int) -> Labelled:
     label = WORDS.get(str(row.get("label")).lower())
     if label is None:
         raise DataError(
-            f"expected true or false, got {row.get('label')!r}", file=path, row=number, column="label"
+            f"expected true or false, got {brief(row.get('label'))}", file=path, row=number, column="label"
         )
     return Labelled(
         prompt, sample, label, *(optional_text_of(row, column, path, number) for column in OPTIONAL)
@@ -82,5 +83,5 @@ def write_binary(path: Path, labels: Sequence[Labelled]) -> None:
         }
         for entry in labels
     ]
-    with whole_file(path) as unfinished:
+    with whole_table(path) as unfinished:
         write_parquet(rows, unfinished, text=("prompt", "sample", *more))

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.data.pairs import Pair
-from mmalign.data.readers import read_records
+from mmalign.data.prompts import read_prompt_file
 from mmalign.data.schemas import media_of, read_what_can_be
 from mmalign.errors import DataError
 from mmalign.texts import plain_prompt
-
-NAMES = ("prompt", "caption", "captions", "text")
-"""Columns of prompts, the first that a table has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +50,7 @@ def check_preferences(path: Path) -> Findings:
     schema, used, rejected = read_what_can_be(path)
     entries = [entry for _, _, entry in used]
     files = dict.fromkeys(file for entry in entries for file in media_of(schema, entry))
-    digests = Counter(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    digests = Counter(filter(None, map(_digest, files)))
     return Findings(
         schema=schema.name,
         rows=len(used) + len(rejected),
@@ -68,6 +65,15 @@ def check_preferences(path: Path) -> Findings:
     )
 
 
+def _digest(file: Path) -> bytes | None:
+    """Of the content; None where it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError:
+        return None
+
+
 def _contradictions(pairs: Iterable[Pair]) -> int:
     seen: set[tuple[str, Path, Path, str | None]] = set()
     found = 0
@@ -78,29 +84,13 @@ def _contradictions(pairs: Iterable[Pair]) -> int:
     return found
 
 
-def read_prompts_of(path: Path) -> list[str]:
-    """The prompts of a table, or of a text file with one a line.
-
-    Raises:
-        DataError: it cannot be read, or no column holds prompts.
-    """
-    if path.suffix.lower() == ".txt":
-        try:
-            return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot be read ({error})", file=path) from None
-    rows = list(read_records(path))
-    column = next((name for name in NAMES if any(name in row for row in rows)), None)
-    if column is None:
-        raise DataError(f"no column holds prompts; known: {', '.join(NAMES)}", file=path)
-    return [row[column] for row in rows if isinstance(row.get(column), str) and row[column].strip()]
-
-
 def leaked_prompts(first: Path, second: Path) -> list[str]:
     """Prompts of the first file that the second has too in their normal form, each once.
 
     Raises:
         DataError: a file cannot be read, or holds no prompts.
     """
-    known = {plain_prompt(prompt) for prompt in read_prompts_of(second)}
-    return list(dict.fromkeys(p for p in read_prompts_of(first) if plain_prompt(p) in known))
+    known = {plain_prompt(prompt) for prompt in read_prompt_file(second, skip_faults=True)}
+    return list(
+        dict.fromkeys(p for p in read_prompt_file(first, skip_faults=True) if plain_prompt(p) in known)
+    )

@@ -1,20 +1,19 @@
 """Other people's preference tables as ours: every row is used, or rejected with its place and reason."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmalign.data.binary import Labelled, write_binary
 from mmalign.data.faults import Fault, write_faults
-from mmalign.data.hub import is_dataset, load_rows
+from mmalign.data.hub import is_dataset, load_rows, rows_of
 from mmalign.data.label_tables import tables_of
 from mmalign.data.layouts import LAYOUTS, Place
 from mmalign.data.pairs import Pair, write_pairs
 from mmalign.data.rankings import Ranking, write_rankings
 from mmalign.data.ratings import Rating, write_ratings
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import TABLE_SUFFIXES, Record, is_folder, read_rows
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 
 LABELS = "labels"
@@ -25,7 +24,7 @@ WRITERS: dict[type, tuple[str, Callable[..., None]]] = {
     Labelled: ("binary labels", write_binary),
     Fault: ("samples with what is wrong in them", write_faults),
 }
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+METADATA = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +56,7 @@ def convert(
     """Convert a table to our columns, as a parquet file.
 
     Args:
-        path: jsonl, json, csv or parquet; a dataset, as ``hf:owner/name`` or a folder that ``save_to_disk`` wrote;
+        path: a table; a dataset, as ``hf:owner/name`` or a folder that ``save_to_disk`` wrote;
             for ``imagefolder`` the folder.
         layout: one of ``LAYOUTS``, or ``labels`` for the file that ``mmalign label`` writes.
         out: the parquet file. Media that the table holds itself go to the folder ``<name of out>-media`` beside it.
@@ -89,6 +88,9 @@ def convert(
     rows = 0
     table, records = _rows(path, split)
     for rows, row in enumerate(records, 1):
+        if isinstance(row, DataError):
+            rejected.append(row)
+            continue
         try:
             entries += LAYOUTS[layout](row, Place(table, rows, folder, aspect, names))
         except DataError as error:
@@ -108,6 +110,7 @@ def convert(
         rejected=tuple(rejected),
         written=len(entries),
         kind="pairs" if pairs else "demonstrations",
+        notes=_ties(pairs),
         media=_media(entries),
     )
 
@@ -126,7 +129,7 @@ def _labels(path: Path, out: Path, samples: Path | None, aspect: str | None) -> 
         rejected=found.rejected,
         written=len(found.entries),
         kind=kind,
-        notes=found.notes,
+        notes=(*_ties(entry for entry in found.entries if isinstance(entry, Pair)), *found.notes),
         media=_media(found.entries),
     )
 
@@ -140,28 +143,26 @@ def _media(entries: Sequence[Any]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _rows(path: Path, split: str | None) -> tuple[Path, Iterator[Record]]:
+def _ties(pairs: Iterable[Pair]) -> tuple[str, ...]:
+    """What is to be known of pairs without an order."""
+    count = sum(pair.verdict is not None for pair in pairs)
+    if not count:
+        return ()
+    return (
+        f"{count} of the pairs are ties (column verdict): `mmalign reward train --loss davidson` and rao-kupper learn "
+        "from them, all else counts them as rejected",
+    )
+
+
+def _rows(path: Path, split: str | None) -> tuple[Path, Iterator[Record | DataError]]:
     """The table that is meant, which media are relative to, and its rows."""
     if is_dataset(path):
-        return path, iter(load_rows(path, split=split))
+        return path, rows_of(load_rows(path, split=split), path)
     if split is not None:
         raise ConfigError("--split is for datasets")
-    if path.is_dir():
+    if is_folder(path):
         found = next((path / name for name in METADATA if (path / name).is_file()), None)
         if found is None:
             raise DataError(f"no table in this folder; expected one of {', '.join(METADATA)}", file=path)
-        return found, read_records(found)
-    if path.suffix.lower() == ".json":
-        return path, iter(_json(path))
-    return path, read_records(path)
-
-
-def _json(path: Path) -> list[Any]:
-    """A list of objects, or one of lists, column by column."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", file=path) from None
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise DataError("expected a list of objects", file=path)
-    return found
+        return found, read_rows(found)
+    return path, read_rows(path)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.data.cells import medium_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
-from mmalign.data.writers import write_parquet
+from mmalign.data.tables import Record, brief, read_records
+from mmalign.data.writers import whole_table, write_parquet
 from mmalign.errors import DataError
-from mmalign.files import whole_file
 
 MARK = "_0"
 """Behind a word that is wrong."""
@@ -85,7 +84,7 @@ def fault_of(row: Record, path: Path, number: int) -> Fault:
     plain, right = parse_marked(text_of(row, "marked", path, number))
     if plain != prompt:
         raise DataError(
-            f"expected the prompt with {MARK} behind its wrong words, got {plain!r} for {prompt!r}",
+            f"expected the prompt with {MARK} behind its wrong words, got {brief(plain)} for {brief(prompt)}",
             file=path,
             row=number,
             column="marked",
@@ -107,5 +106,5 @@ def write_faults(path: Path, faults: Iterable[Fault]) -> None:
         }
         for fault in faults
     ]
-    with whole_file(path) as unfinished:
+    with whole_table(path) as unfinished:
         write_parquet(rows, unfinished, text=("prompt", "sample", "marked", "region"))

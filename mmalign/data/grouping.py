@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmalign.data.cells import score_of, text_of
+from mmalign.data.cells import plain_name, score_of, text_of
 from mmalign.data.pairs import Pair, best_against_worst
 from mmalign.data.rankings import Ranking
-from mmalign.data.readers import read_records
+from mmalign.data.tables import is_file, read_records
 from mmalign.errors import ConfigError, DataError, ShapeError
 
 Indices = list[tuple[int, int, int]]
@@ -27,7 +27,7 @@ class Groups:
         media: P lists of files.
         scores: [P, G], higher is better, NaN where there is no sample or no score.
         reward: whose scores these are.
-        unscored: samples without a score, which take no part.
+        unscored: samples without a score, or whose status says that it failed; they take no part.
     """
 
     prompts: tuple[str, ...]
@@ -71,8 +71,10 @@ def read_scores(
             unscored += 1
             continue
         medium = (root or Path()) / text_of(row, "media", path, number)
-        if not medium.is_file():
-            raise DataError(f"no such file: {medium}; is it --root?", file=path, row=number, column="media")
+        if not is_file(medium):
+            raise DataError(
+                f"no such file: {plain_name(medium)}; is it --root?", file=path, row=number, column="media"
+            )
         prompt = text_of(row, "prompt", path, number)
         groups.setdefault(prompt, []).append((medium, score if higher_is_better else -score))
     most = max((len(group) for group in groups.values()), default=0)

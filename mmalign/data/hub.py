@@ -1,10 +1,11 @@
 """Samples of Hugging Face datasets: by hub id, or a folder that ``save_to_disk`` wrote; media stay undecoded rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from mmalign.data.tables import brief, is_file
 from mmalign.errors import ConfigError, DataError
 from mmalign.media import CONTEXT_MEDIA, Media, Modality, Sample, SampleFile
 from mmalign.media.from_bytes import media_from_bytes
@@ -77,8 +78,8 @@ class DatasetSample:
 
 def is_dataset(path: Path) -> bool:
     """Whether a path means a dataset: ``hf:...``, or a folder that ``save_to_disk`` wrote."""
-    saved = (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
-    return str(path).startswith(HUB) or saved or (path / "dataset_dict.json").is_file()
+    saved = is_file(path / "dataset_info.json") and is_file(path / "state.json")
+    return str(path).startswith(HUB) or saved or is_file(path / "dataset_dict.json")
 
 
 def load_rows(path: Path, *, split: str | None = None) -> Any:
@@ -116,6 +117,17 @@ def load_rows(path: Path, *, split: str | None = None) -> Any:
         if type(feature).__name__ in MEDIA_FEATURES:
             loaded = loaded.cast_column(column, type(feature)(decode=False))
     return loaded
+
+
+def rows_of(rows: Any, path: Path) -> Iterator[Mapping[str, Any] | DataError]:
+    """The rows of a dataset, and in place of one that cannot be read, why."""
+    for index in range(len(rows)):
+        try:
+            row = rows[index]
+        except Exception as error:  # of many kinds: files, formats, decoders
+            said = " ".join(str(error).split())[:200]
+            row = DataError(f"cannot be read ({said or type(error).__name__})", file=path, row=index + 1)
+        yield row
 
 
 def read_dataset(
@@ -206,5 +218,5 @@ def _texts(table: Any, path: Path, column: str) -> list[str | None]:
     texts = list(table[column])
     for number, text in enumerate(texts, 1):
         if text is not None and not isinstance(text, str):
-            raise DataError(f"expected text, got {str(text)[:40]}", file=path, row=number, column=column)
+            raise DataError(f"expected text, got {brief(text)}", file=path, row=number, column=column)
     return cast(list[str | None], texts)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmalign.data.label_items import Mode
+from mmalign.data.tables import brief
 from mmalign.errors import ConfigError
 
 SKIPPED = {"skipped": True}
@@ -42,7 +43,7 @@ def checked_choice(
         ConfigError: it is no choice of this mode.
     """
     if not isinstance(choice, Mapping):
-        raise ConfigError(f"a choice is an object, got {str(choice)[:40]!r}")
+        raise ConfigError(f"a choice is an object, got {brief(choice)}")
     if choice.get("skipped") is True:
         return dict(SKIPPED)
     match mode:
@@ -54,7 +55,7 @@ def checked_choice(
             return _scores(choice, aspects, scale)
         case "binary":
             if not isinstance(choice.get("label"), bool):
-                raise ConfigError(f"label: expected true or false, got {choice.get('label')!r}")
+                raise ConfigError(f"label: expected true or false, got {brief(choice.get('label'))}")
             return {"label": choice["label"]}
         case "marks":
             return {
@@ -66,17 +67,17 @@ def checked_choice(
 def _side(choice: Mapping[str, Any]) -> dict[str, Any]:
     side, strength = choice.get("choice"), choice.get("strength")
     if side not in SIDES:
-        raise ConfigError(f"choice: expected one of {', '.join(SIDES)}, got {side!r}")
+        raise ConfigError(f"choice: expected one of {', '.join(SIDES)}, got {brief(side)}")
     if side not in ("left", "right"):
         return {"choice": side, "strength": None}
     if strength not in STRENGTHS or isinstance(strength, bool):
-        raise ConfigError(f"strength: expected 0.5 or 1, got {strength!r}")
+        raise ConfigError(f"strength: expected 0.5 or 1, got {brief(strength)}")
     return {"choice": side, "strength": float(strength)}
 
 
 def _ranks(ranks: Any, shown: int) -> list[int]:
     if not isinstance(ranks, list) or len(ranks) != shown:
-        raise ConfigError(f"ranks: expected {shown}, one for each sample, got {str(ranks)[:60]}")
+        raise ConfigError(f"ranks: expected {shown}, one for each sample, got {brief(ranks)}")
     if any(not isinstance(r, int) or isinstance(r, bool) or not 1 <= r <= shown for r in ranks):
         raise ConfigError(f"ranks: expected numbers from 1 to {shown}, got {ranks}")
     # 1, 1, 3 and 1, 1, 2 say the same; the second is how it is kept.
@@ -87,14 +88,14 @@ def _ranks(ranks: Any, shown: int) -> list[int]:
 def _scores(choice: Mapping[str, Any], aspects: Sequence[str], scale: int) -> dict[str, Any]:
     scores, rationale = choice.get("scores"), choice.get("rationale")
     if not isinstance(scores, Mapping) or set(scores) != set(aspects):
-        raise ConfigError(f"scores: expected one for each of {', '.join(aspects)}, got {str(scores)[:80]}")
+        raise ConfigError(f"scores: expected one for each of {', '.join(aspects)}, got {brief(scores)}")
     if any(
         not isinstance(score, int) or isinstance(score, bool) or not 1 <= score <= scale
         for score in scores.values()
     ):
         raise ConfigError(f"scores: expected whole numbers from 1 to {scale}, got {dict(scores)}")
     if rationale is not None and not isinstance(rationale, str):
-        raise ConfigError(f"rationale: expected a text, got {rationale!r}")
+        raise ConfigError(f"rationale: expected a text, got {brief(rationale)}")
     text = (rationale or "").strip()[:LONGEST_RATIONALE]
     return {"scores": {name: scores[name] for name in aspects}, "rationale": text or None}
 
@@ -102,21 +103,23 @@ def _scores(choice: Mapping[str, Any], aspects: Sequence[str], scale: int) -> di
 def _list(choice: Mapping[str, Any], name: str) -> list[Any]:
     found = choice.get(name)
     if not isinstance(found, list) or len(found) > 1_000:
-        raise ConfigError(f"{name}: expected a list of at most 1000, got {str(found)[:40]}")
+        raise ConfigError(f"{name}: expected a list of at most 1000, got {brief(found)}")
     return found
 
 
 def _region(region: Any) -> list[float]:
     numbers = region if isinstance(region, list) and len(region) == 4 else []
     if not numbers or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
-        raise ConfigError(f"region: expected left, top, right, bottom, got {str(region)[:60]}")
-    left, top, right, bottom = (round(float(n), 4) for n in numbers)
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1) or math.isnan(left + top + right + bottom):
+        raise ConfigError(f"region: expected left, top, right, bottom, got {brief(region)}")
+    # Before they are floats: a whole number of 400 digits is none.
+    shares = [round(float(n), 4) if -1 < n < 2 else math.nan for n in numbers]
+    left, top, right, bottom = shares
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ConfigError(f"region: expected 0 <= left < right <= 1 and top above bottom, got {numbers}")
     return [left, top, right, bottom]
 
 
 def _index(word: Any, words: int) -> int:
     if not isinstance(word, int) or isinstance(word, bool) or not 0 <= word < words:
-        raise ConfigError(f"words: expected numbers from 0 to {words - 1}, got {word!r}")
+        raise ConfigError(f"words: expected numbers from 0 to {words - 1}, got {brief(word)}")
     return word

@@ -15,8 +15,9 @@ from math import comb
 from pathlib import Path
 from typing import Literal, get_args
 
-from mmalign.data.cells import relative_to
+from mmalign.data.cells import plain_name, relative_to
 from mmalign.data.readers import read_sample_files
+from mmalign.data.tables import is_file
 from mmalign.errors import ConfigError, DataError
 from mmalign.media import SampleFile
 from mmalign.roots import lies_in
@@ -124,8 +125,8 @@ def _fault(file: SampleFile, folder: Path) -> str | None:
         return "no file is named"
     if not file.prompt:
         return "has no prompt"
-    if not file.path.is_file():
-        return f"no such file: {file.path}"
+    if not is_file(file.path):
+        return f"no such file: {plain_name(file.path)}"
     if not lies_in(file.path, folder):
         return f"'{file.path}' lies outside the folder of samples and is not shown"
     return None

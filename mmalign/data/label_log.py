@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Self
 
 from mmalign.data.label_choices import LARGEST_SCALE, checked_choice
 from mmalign.data.label_items import MODES
+from mmalign.data.tables import brief, is_text, parse_json
 from mmalign.data.writers import json_line
 from mmalign.errors import ConfigError, DataError
 from mmalign.files import sync, writing
@@ -76,9 +77,11 @@ def read_labels(path: Path) -> LabelLines:
             fault = "is torn (no whole JSON), kept, and not counted"
         elif not isinstance(found.get("annotator"), str):
             fault = "names no annotator, and is not counted"
+        elif not is_text(found["annotator"]):
+            fault = "names an annotator with half a character, and is not counted"
         elif "undo" in found:
-            if standing.pop((found["annotator"], found["undo"]), None) is None:
-                fault = f"takes back choice {found['undo']!r}, which does not stand"
+            if standing.pop((found["annotator"], _number(found["undo"])), None) is None:
+                fault = f"takes back choice {brief(found['undo'])}, which does not stand"
             else:
                 undone += 1
         elif not _is_choice(found):
@@ -104,27 +107,34 @@ def read_labels(path: Path) -> LabelLines:
 
 def _object(line: bytes) -> Row | None:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None
 
 
+def _number(value: Any) -> int:
+    """The number of a choice, from 1; 0 for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def _is_choice(row: Row) -> bool:
     """Whether all is there that readers of a choice rely on."""
-    number, shown, prompt, scores = (row.get(name) for name in ("number", "shown", "prompt", "scores"))
-    if not isinstance(number, int) or isinstance(number, bool) or not isinstance(row.get("item"), str):
+    files, prompt, scores = (row.get(name) for name in ("shown", "prompt", "scores"))
+    if not _number(row.get("number")) or not isinstance(row.get("item"), str):
         return False
-    if not isinstance(prompt, str) or not isinstance(shown, list) or row.get("mode") not in MODES:
+    if not isinstance(prompt, str) or not is_text(prompt) or row.get("mode") not in MODES:
         return False
-    if not shown or not all(isinstance(name, str) for name in shown):
+    if not isinstance(files, list) or not files or not all(isinstance(name, str) for name in files):
+        return False
+    if row["mode"] != "ranking" and len(files) != (2 if row["mode"] == "pairs" else 1):
         return False
     aspects = tuple(scores) if isinstance(scores, dict) else ()
     try:
         checked_choice(
             row,
             row["mode"],
-            shown=len(shown),
+            shown=len(files),
             words=len(prompt.split()),
             aspects=aspects,
             scale=LARGEST_SCALE,

@@ -9,15 +9,16 @@ from typing import Any, TypeAlias
 import PIL.Image
 
 from mmalign.data.binary import Labelled
+from mmalign.data.cells import plain_name
 from mmalign.data.faults import Fault
 from mmalign.data.label_log import read_labels
-from mmalign.data.pairs import Pair
+from mmalign.data.pairs import TIES, Pair
 from mmalign.data.rankings import Ranking
 from mmalign.data.ratings import Rating
+from mmalign.data.tables import is_file, is_folder
+from mmalign.data.writers import whole_table
 from mmalign.errors import DataError
-from mmalign.files import whole_file
-from mmalign.media.image import IMAGE_SUFFIXES
-from mmalign.media.reading import reading
+from mmalign.media.image import IMAGE_SUFFIXES, Image
 from mmalign.roots import lies_in, outside, root_of
 
 SOURCE = "labels"
@@ -32,7 +33,7 @@ class LabelTables:
     Args:
         rows: choices that stand and repeat no earlier one.
         entries: of the table; a rating gives one an aspect.
-        rejected: ties, skipped items, samples that are gone, each with its reason.
+        rejected: skipped items, samples that are gone, choices of another mode, each with its reason.
         notes: what was no choice to count: repeated and undone ones, torn lines.
     """
 
@@ -64,13 +65,16 @@ def tables_of(
             f"with --samples {folder}",
             file=path,
         )
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"its samples are not at {folder}; say where, with --samples FOLDER", file=path)
     once = [row for row in found.choices if not row.get("repeat")]
+    mode = found.header.get("mode") or next((row["mode"] for row in once), None)
     entries: list[Entry] = []
     rejected = []
     for row in once:
         try:
+            if row["mode"] != mode:
+                raise DataError(f"is of mode {row['mode']}, and the file is of mode {mode}", file=path)
             entries += _entries(row, path, folder, aspect, masks)
         except DataError as error:
             rejected.append(error)
@@ -88,7 +92,7 @@ def _entries(
     """What one choice says.
 
     Raises:
-        DataError: it is a tie, was skipped, or a sample is gone.
+        DataError: it was skipped, is of another mode than the file's, or a sample is gone.
     """
     name, prompt, place = (
         row["annotator"],
@@ -101,18 +105,24 @@ def _entries(
     far = next((file for file in files if not lies_in(file, folder)), None)
     if far is not None:
         raise DataError(outside(far, folder), file=place)
-    gone = next((file for file in files if not file.is_file()), None)
+    gone = next((file for file in files if not is_file(file)), None)
     if gone is not None:
-        raise DataError(f"no such file: {gone}", file=place)
+        raise DataError(f"no such file: {plain_name(gone)}", file=place)
     match row["mode"]:
         case "pairs":
-            if row["choice"] not in ("left", "right"):
-                raise DataError(f"is no order: {row['choice'].replace('_', ' ')}", file=place)
-            chosen, rejected = files if row["choice"] == "left" else files[::-1]
-            return [Pair(prompt, chosen, rejected, strength=row["strength"], annotator=name, source=SOURCE)]
+            chosen, rejected = files[::-1] if row["choice"] == "right" else files
+            return [
+                Pair(
+                    prompt,
+                    chosen,
+                    rejected,
+                    strength=row["strength"],
+                    annotator=name,
+                    source=SOURCE,
+                    verdict=row["choice"] if row["choice"] in TIES else None,
+                )
+            ]
         case "ranking":
-            if len(set(row["ranks"])) == 1:
-                raise DataError("is no order: all are equal", file=place)
             return [Ranking(prompt, tuple(files), tuple(map(float, row["ranks"])), SOURCE, name)]
         case "rating":
             scores = {a: score for a, score in row["scores"].items() if aspect in (None, "all", a)}
@@ -145,12 +155,12 @@ def _draw(regions: list[list[float]], sample: Path, mask: Path) -> None:
     Raises:
         DataError: the sample is no picture that can be read.
     """
-    with reading(sample, "picture"), PIL.Image.open(sample) as picture:
-        width, height = picture.size
+    # Through the one reader: people marked the picture as it is shown, upright, whatever its file says first.
+    height, width = Image.load(sample).pixels.shape[1:]
     drawn = PIL.Image.new("L", (width, height))
     for left, top, right, bottom in regions:
         low = (round(left * width), round(top * height))
         size = (max(1, round(right * width) - low[0]), max(1, round(bottom * height) - low[1]))
         drawn.paste(255, (*low, low[0] + size[0], low[1] + size[1]))
-    with whole_file(mask) as unfinished:
+    with whole_table(mask) as unfinished:
         drawn.save(unfinished)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mmalign.data.cells import number_of, text_of
-from mmalign.data.pairs import Pair
+from mmalign.data.cells import number_of, plain_name, text_of
+from mmalign.data.pairs import Pair, Tie
 from mmalign.data.ratings import Rating
-from mmalign.data.readers import Record
+from mmalign.data.tables import Record, brief, is_file
+from mmalign.data.writers import whole_table
 from mmalign.errors import DataError
-from mmalign.files import whole_file
 from mmalign.media.from_bytes import suffix_of
 from mmalign.roots import lies_in, outside, root_of
 
@@ -67,8 +67,8 @@ class Place:
         path = self.path.parent / named if self.path.is_file() else self.path / named
         if not lies_in(path, root_of(self.path)):
             raise self.fault(outside(path, root_of(self.path)), column)
-        if not path.is_file():
-            raise self.fault(f"no such file: {path}", column)
+        if not is_file(path):
+            raise self.fault(f"no such file: {plain_name(path)}", column)
         return path
 
     def _written(self, data: bytes, column: str, name: str | None) -> Path:
@@ -80,7 +80,7 @@ class Place:
             stem = re.sub(r"[^\w-]+", "_", name or "")[:80]
             # Two media of one name keep both: the content tells them apart.
             path = self.folder / f"{stem + '-' if stem else ''}{digest[:16]}{suffix}"
-            with whole_file(path) as unfinished:
+            with whole_table(path) as unfinished:
                 unfinished.write_bytes(data)
             self.names[digest] = path
         return self.names[digest]
@@ -101,10 +101,8 @@ def pickapic(row: Record, place: Place) -> list[Entry]:
     first, second = place.number_in(row, "label_0"), place.number_in(row, "label_1")
     if first is None or second is None:
         raise place.fault("has no label", "label_0" if first is None else "label_1")
-    if first == second:
-        raise place.fault("is a tie", "label_0")
     files = [place.medium(row, f"jpg_{i}", name=str(row.get(f"image_{i}_uid") or "")) for i in (0, 1)]
-    chosen, rejected = files if first > second else files[::-1]
+    chosen, rejected = files if first >= second else files[::-1]
     annotator = row.get("user_id")
     return [
         Pair(
@@ -113,6 +111,7 @@ def pickapic(row: Record, place: Place) -> list[Entry]:
             rejected,
             annotator=None if annotator is None else str(annotator),
             source="pickapic",
+            verdict="tie" if first == second else None,
         )
     ]
 
@@ -137,13 +136,11 @@ def videoalign(row: Record, place: Place) -> list[Entry]:
     for aspect in wanted:
         label = row.get(aspect)
         if label not in LABELS:
-            raise place.fault(f"expected A, B or same, got {label!r}", aspect)
-        if label != "same":
-            sides = (first, second) if label == "A" else (second, first)
-            name = None if aspect in OVERALL else aspect
-            pairs.append(Pair(prompt, *sides, source="videoalign", aspect=name))
-    if not pairs:
-        raise place.fault("is a tie", ", ".join(wanted))
+            raise place.fault(f"expected A, B or same, got {brief(label)}", aspect)
+        sides = (second, first) if label == "B" else (first, second)
+        name = None if aspect in OVERALL else aspect
+        verdict: Tie | None = "tie" if label == "same" else None
+        pairs.append(Pair(prompt, *sides, source="videoalign", aspect=name, verdict=verdict))
     return pairs
 
 

@@ -3,29 +3,36 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
-from mmalign.data.writers import write_parquet
+from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, share_of, text_of
+from mmalign.data.tables import Record, brief, read_records
+from mmalign.data.writers import whole_table, write_parquet
 from mmalign.errors import DataError, ShapeError
-from mmalign.files import whole_file
+
+Tie = Literal["tie", "both_bad"]
+TIES: tuple[Tie, ...] = get_args(Tie)
+"""What the column ``verdict`` says where neither side is better: both are as good, or both are bad."""
+CHOSEN = "chosen"
+"""What the column ``verdict`` says, or nothing, where one side is better."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One preference: two media of one prompt.
+    """One judgement of two media of one prompt: a preference, or a tie.
 
     Args:
         prompt: what both were made for.
         chosen: file of the better one.
         rejected: file of the other.
-        margin: how much better, in the scorer's unit.
+        margin: how much better, in the scorer's unit, at least 0.
         strength: how sure the annotator was, in (0, 1]; a row with 0 has no verdict yet and is no preference.
         annotator: who said so.
         source: which data or reward it comes from.
         aspect: what was compared; None for the whole.
+        verdict: None for a preference; where neither side is better, which of ``TIES``, and the order says nothing.
     """
 
     prompt: str
@@ -36,46 +43,113 @@ class Pair:
     annotator: str | None = None
     source: str | None = None
     aspect: str | None = None
+    verdict: Tie | None = None
 
 
-TEXTS = ("prompt", "chosen", "rejected", "annotator", "source", "aspect")
+TEXTS = ("prompt", "chosen", "rejected", "annotator", "source", "aspect", "verdict")
 UNLABELLED = 0.0
 """The ``strength`` of two media that nobody has put in order yet, as ``mmalign pairs --select`` writes them."""
-OPTIONAL = ("strength", "annotator", "source", "aspect")
+OPTIONAL = ("strength", "annotator", "source", "aspect", "verdict")
 """Columns that are only written where some pair has them."""
+COLUMNS = ("margin", *OPTIONAL)
+"""What may stand beside a pair."""
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """The pairs of a jsonl, csv or parquet file with the columns ``prompt, chosen, rejected``.
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """What a table of pairs holds for a method that needs an order: rows = pairs + rejected.
 
-    ``margin, strength, annotator, source`` and ``aspect`` may stand beside them. Media are paths relative to the file.
+    Args:
+        pairs: in which one side is better.
+        rejected: ties, each with its row.
+    """
+
+    pairs: tuple[Pair, ...]
+    rejected: tuple[DataError, ...]
+
+    @property
+    def rows(self) -> int:
+        """Of the table."""
+        return len(self.pairs) + len(self.rejected)
+
+    @property
+    def aspects(self) -> tuple[str | None, ...]:
+        """That were compared, None for the whole, each once."""
+        return tuple(dict.fromkeys(pair.aspect for pair in self.pairs))
+
+
+def read_preferences(path: Path) -> Preferences:
+    """The pairs of a table with the columns ``prompt, chosen, rejected``, those without an order apart.
+
+    ``margin, strength, annotator, source, aspect`` and ``verdict`` may stand beside them. Media are paths relative to
+    the file.
 
     Raises:
-        DataError: no rows, a missing column or value, or a medium that does not exist, with row and column.
+        DataError: no rows, a missing column or value, one out of its range, or a medium that does not exist, with row
+            and column; or ties alone.
     """
     rows = list(read_records(path))
     if not rows:
         raise DataError("no pairs in it", file=path)
-    return [pair_of(row, path, number) for number, row in enumerate(rows, 1)]
+    found = [pair_of(row, path, number) for number, row in enumerate(rows, 1)]
+    ties = tuple(
+        DataError(f"is no order: {pair.verdict.replace('_', ' ')}", file=path, row=number, column="verdict")
+        for number, pair in enumerate(found, 1)
+        if pair.verdict is not None
+    )
+    if len(ties) == len(found):
+        raise DataError(f"none of its {len(ties)} rows says which side is better: all are ties", file=path)
+    return Preferences(pairs=tuple(pair for pair in found if pair.verdict is None), rejected=ties)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of ``read_preferences`` in which one side is better.
+
+    Raises:
+        DataError: as ``read_preferences``.
+    """
+    return list(read_preferences(path).pairs)
 
 
 def pair_of(row: Record, path: Path, number: int) -> Pair:
     """One row of a table of pairs.
 
     Raises:
-        DataError: a missing value, a medium that does not exist, or a pair without a verdict, with row and column.
+        DataError: a missing value, one out of its range, a medium that does not exist, or a pair that nobody has
+            judged, with row and column.
     """
     refuse_unlabelled(row, path, number)
     prompt = text_of(row, "prompt", path, number)
     chosen, rejected = (medium_of(row, column, path, number) for column in ("chosen", "rejected"))
-    return Pair(
-        prompt,
-        chosen,
-        rejected,
-        number_of(row, "margin", path, number),
-        number_of(row, "strength", path, number),
-        *(optional_text_of(row, column, path, number) for column in ("annotator", "source", "aspect")),
+    annotator, source, aspect = (
+        optional_text_of(row, column, path, number) for column in ("annotator", "source", "aspect")
     )
+    margin = number_of(row, "margin", path, number)
+    if margin is not None and margin < 0:
+        raise DataError(
+            f"expected how much better the chosen side is, at least 0, got {margin:g}; swap the sides",
+            file=path,
+            row=number,
+            column="margin",
+        )
+    strength = share_of(row, "strength", path, number)
+    return Pair(
+        prompt, chosen, rejected, margin, strength, annotator, source, aspect, _tie_of(row, path, number)
+    )
+
+
+def _tie_of(row: Record, path: Path, number: int) -> Tie | None:
+    verdict = optional_text_of(row, "verdict", path, number)
+    if verdict in (None, CHOSEN):
+        return None
+    if verdict not in TIES:
+        raise DataError(
+            f"expected {', '.join((CHOSEN, *TIES))} or nothing, got {brief(verdict)}",
+            file=path,
+            row=number,
+            column="verdict",
+        )
+    return verdict
 
 
 def refuse_unlabelled(row: Record, path: Path, number: int) -> None:
@@ -106,7 +180,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         }
         for p in pairs
     ]
-    with whole_file(path) as unfinished:
+    with whole_table(path) as unfinished:
         write_parquet(rows, unfinished, text=TEXTS)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from mmalign.data.tables import parse_json
 from mmalign.data.writers import json_line
 from mmalign.errors import ConfigError
 from mmalign.files import make_folder, whole_file, writing
@@ -131,7 +132,7 @@ def _sum(rows: Sequence[bytes]) -> bytes:
 def _difference(found: bytes, wanted: bytes) -> str:
     """Which arguments differ, in words."""
     try:
-        was, now = json.loads(found), json.loads(wanted)
+        was, now = parse_json(found), parse_json(wanted)
         names = sorted(name for name in now.keys() | was.keys() if now.get(name) != was.get(name))
         return f"was begun with other {', '.join(names)}"
     except (ValueError, AttributeError):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.data.cells import list_of, medium_of, number_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import Record, read_records
+from mmalign.data.writers import whole_table
 from mmalign.errors import DataError
-from mmalign.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Ranking:
         ranks: one each; 1 is the best, and equal ranks are a tie.
         source: which data or reward it comes from.
         annotator: who said so.
+        aspect: what was compared; None for the whole.
     """
 
     prompt: str
@@ -27,12 +28,18 @@ class Ranking:
     ranks: tuple[float, ...]
     source: str | None = None
     annotator: str | None = None
+    aspect: str | None = None
+
+
+OPTIONAL = ("annotator", "aspect")
+"""Columns that are only written where some ranking has them."""
 
 
 def read_rankings(path: Path) -> list[Ranking]:
     """The rankings of a jsonl, csv or parquet file with the columns ``prompt, samples, ranks``.
 
-    ``samples`` and ``ranks`` are lists of one length (in csv as JSON); media are paths relative to the file.
+    ``source``, ``annotator`` and ``aspect`` may stand beside them. ``samples`` and ``ranks`` are lists of one length
+    (in csv as JSON); media are paths relative to the file.
 
     Raises:
         DataError: no rows, a missing column or value, lists of different lengths, or a medium that does not exist,
@@ -71,7 +78,7 @@ def ranking_of(row: Record, path: Path, number: int) -> Ranking:
         samples,
         tuple(rank for rank in numbers if rank is not None),
         source if isinstance(source, str) else None,
-        optional_text_of(row, "annotator", path, number),
+        *(optional_text_of(row, column, path, number) for column in OPTIONAL),
     )
 
 
@@ -81,14 +88,14 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
     import pyarrow.parquet
 
     text = pyarrow.string()
-    more = [("annotator", text)] if any(ranking.annotator is not None for ranking in rankings) else []
+    more = [name for name in OPTIONAL if any(getattr(ranking, name) is not None for ranking in rankings)]
     schema = pyarrow.schema(
         [
             ("prompt", text),
             ("samples", pyarrow.list_(text)),
             ("ranks", pyarrow.list_(pyarrow.float64())),
             ("source", text),
-            *more,
+            *((name, text) for name in more),
         ]
     )
     rows = [
@@ -97,9 +104,9 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
             "samples": [relative_to(path, sample) for sample in ranking.samples],
             "ranks": list(ranking.ranks),
             "source": ranking.source,
-            **({"annotator": ranking.annotator} if more else {}),
+            **{name: getattr(ranking, name) for name in more},
         }
         for ranking in rankings
     ]
-    with whole_file(path) as unfinished:
+    with whole_table(path) as unfinished:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), unfinished)

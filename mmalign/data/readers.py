@@ -1,30 +1,27 @@
-"""Reads what users bring: tables in jsonl, csv or parquet, and the media that are to be scored.
+"""Reads what users bring to be scored: media, folders of them, and tables that list them.
 
 Every error names the file and, where there is one, the row (1 is the first record, headers and blank lines not counted)
 and the column. No row is dropped: rows in = rows out.
 """
 
-import csv
 import difflib
-import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
 from mmalign.data.hub import DatasetOptions, DatasetSample, is_dataset, read_dataset
+from mmalign.data.tables import TABLE_SUFFIXES, Record, brief, is_file, is_folder, is_text, read_records
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import CONTEXT_MEDIA, MEDIA, MEDIA_SUFFIXES, Media, Modality, SampleFile
 from mmalign.roots import root_of
 from mmalign.unfinished import is_unfinished
 
-TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
-PARQUET_ROWS = 1_000
-"""Read at a time; a row may hold whole pictures."""
-Record = Mapping[str, Any]
+NAMES_OF_FILES = ("media", "file_name", *CONTEXT_MEDIA)
+"""Columns whose texts need not be UTF-8."""
+__all__ = ["TABLE_SUFFIXES", "Record", "read_records", "read_sample_files"]
 
 
 def read_sample_files(
@@ -74,7 +71,7 @@ def read_sample_files(
         found: Sequence[SampleFile | DatasetSample]
         if is_dataset(path):
             found = read_dataset(path, root=root, options=dataset, context=tuple(context))
-        elif not path.exists():
+        elif not is_file(path) and not is_folder(path):
             raise DataError(f"no such file or folder{_near(path)}", file=path)
         elif path.is_dir() and (path / "metadata.jsonl").exists():
             found = listed = _listed(path / "metadata.jsonl", media="file_name", root=root, context=context)
@@ -126,65 +123,6 @@ def _with_reference(
     return [replace(file, context={**cast(Any, file.context), "reference": reference}) for file in found]
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """The rows of a jsonl, csv or parquet file, in order.
-
-    Raises:
-        DataError: the file or a row of it cannot be read.
-    """
-    if path.suffix.lower() == ".parquet":
-        yield from _parquet(path)
-        return
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}; save it as UTF-8", file=path) from None
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", file=path) from None
-    yield from _csv(text, path) if path.suffix.lower() == ".csv" else _jsonl(text, path)
-
-
-def _jsonl(text: str, path: Path) -> Iterator[Record]:
-    # Not splitlines(): JSON strings may hold U+2028 and other ends of lines.
-    for row, line in enumerate((line for line in text.split("\n") if line.strip()), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON ({error})", file=path, row=row) from None
-        if not isinstance(record, dict):
-            raise DataError(f"expected an object, got {line.strip()[:40]!r}", file=path, row=row)
-        yield record
-
-
-def _csv(text: str, path: Path) -> Iterator[Record]:
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    row = 0
-    try:
-        header = next(reader, [])
-        for values in reader:
-            if not values:
-                continue
-            row += 1
-            if len(values) != len(header):
-                raise DataError(f"{len(values)} values under {len(header)} columns", file=path, row=row)
-            # csv has no null: an empty cell is the absence of a value.
-            yield {name: value or None for name, value in zip(header, values, strict=True)}
-    except csv.Error as error:
-        raise DataError(f"not CSV ({error})", file=path, row=row + 1) from None
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"not a readable parquet file ({error})", file=path) from None
-
-
 def _listed(path: Path, *, media: str, root: Path | None, context: Iterable[str]) -> list[SampleFile]:
     """The samples that a table lists, its media relative to its folder and, if no root is given, inside it."""
     files = []
@@ -210,7 +148,9 @@ def _listed(path: Path, *, media: str, root: Path | None, context: Iterable[str]
 def _text(record: Record, column: str, path: Path, row: int) -> str | None:
     value = record.get(column)
     if value is not None and not isinstance(value, str):
-        raise DataError(f"expected text, got {str(value)[:40]}", file=path, row=row, column=column)
+        raise DataError(f"expected text, got {brief(value)}", file=path, row=row, column=column)
+    if value is not None and column not in NAMES_OF_FILES and not is_text(value):
+        raise DataError(f"holds half a character: {brief(value)}", file=path, row=row, column=column)
     return value
 
 

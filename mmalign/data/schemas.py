@@ -10,7 +10,7 @@ from mmalign.data.faults import fault_of
 from mmalign.data.pairs import pair_of
 from mmalign.data.rankings import ranking_of
 from mmalign.data.ratings import rating_of
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import Record, brief, read_rows
 from mmalign.errors import DataError
 
 
@@ -46,9 +46,10 @@ def schema_of(columns: Iterable[str], path: Path) -> Schema:
         if set(schema.columns) <= set(names):
             return schema
     known = "; ".join(f"{schema.name} have {', '.join(schema.columns)}" for schema in SCHEMAS)
-    raise DataError(
-        f"no kind of preferences has the columns {', '.join(names) or '(none)'}: {known}", file=path
+    said = ", ".join(
+        name if name.isprintable() and name.strip() == name else brief(name) for name in names[:20]
     )
+    raise DataError(f"no kind of preferences has the columns {said or '(none)'}: {known}", file=path)
 
 
 def read_what_can_be(path: Path) -> tuple[Schema, list[tuple[int, Record, Any]], list[DataError]]:
@@ -60,12 +61,16 @@ def read_what_can_be(path: Path) -> tuple[Schema, list[tuple[int, Record, Any]],
     Raises:
         DataError: the file cannot be read, has no rows, or no schema fits.
     """
-    rows = list(read_records(path))
-    if not rows:
-        raise DataError("no rows in it", file=path)
-    schema = schema_of(dict.fromkeys(name for row in rows for name in row), path)
+    rows = list(read_rows(path))
+    found = [row for row in rows if not isinstance(row, DataError)]
+    if not found:
+        raise next((row for row in rows if isinstance(row, DataError)), DataError("no rows in it", file=path))
+    schema = schema_of(dict.fromkeys(name for row in found for name in row), path)
     used, rejected = [], []
     for number, row in enumerate(rows, 1):
+        if isinstance(row, DataError):
+            rejected.append(row)
+            continue
         try:
             used.append((number, row, schema.parse(row, path, number)))
         except DataError as error:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmalign.data.cells import number_of, relative_to, text_of
+from mmalign.data.cells import failed, number_of, plain_name, relative_to, text_of
 from mmalign.data.pairs import TEXTS, UNLABELLED
-from mmalign.data.readers import TABLE_SUFFIXES, Record, read_records
-from mmalign.data.writers import write_parquet
+from mmalign.data.tables import TABLE_SUFFIXES, Record, brief, is_file, read_records
+from mmalign.data.writers import whole_table, write_parquet
 from mmalign.errors import DataError
-from mmalign.files import whole_file
 from mmalign.roots import lies_in, outside, root_of
 
 
@@ -40,6 +39,8 @@ def read_pool(path: Path, *, root: Path | None = None) -> Pool:
             is one. A sample that several rewards scored, or that is named twice, counts once.
         root: where relative paths of media start; by default the folder of the table, and for scores the current one.
 
+    A row whose status says that its sample could not be scored is left out.
+
     Raises:
         DataError: no samples or no prompts in it, a missing column or value, or a medium that does not exist, with row
             and column.
@@ -60,17 +61,23 @@ def read_pool(path: Path, *, root: Path | None = None) -> Pool:
     rows = list(read_records(table))
     if not rows:
         raise DataError("no samples in it", file=table)
+    if all(map(failed, rows)):
+        raise DataError("no sample in it could be scored, as its column status says", file=table)
     scored = all("reward" in row and "score" in row for row in rows)
     base = root or (Path() if scored else table.parent)
     stepped = any(row.get("step") is not None for row in rows)
     found: dict[str, dict[Path, int]] = {}
     for number, row in enumerate(rows, 1):
+        if failed(row):
+            continue
         medium = base / text_of(row, column, table, number)
         inside = base if root or scored else root_of(table)
         if not lies_in(medium, inside):
             raise DataError(outside(medium, inside), file=table, row=number, column=column)
-        if not medium.is_file():
-            raise DataError(f"no such file: {medium}; is it --root?", file=table, row=number, column=column)
+        if not is_file(medium):
+            raise DataError(
+                f"no such file: {plain_name(medium)}; is it --root?", file=table, row=number, column=column
+            )
         prompt = text_of(row, "prompt", table, number)
         found.setdefault(prompt, {})[medium] = _step(row, table, number) if stepped else 0
     return Pool(
@@ -83,7 +90,9 @@ def read_pool(path: Path, *, root: Path | None = None) -> Pool:
 def _step(row: Record, path: Path, number: int) -> int:
     value = number_of(row, "step", path, number)
     if value is None or value < 0 or math.floor(value) != value:
-        raise DataError(f"expected a step, got {row.get('step')!r}", file=path, row=number, column="step")
+        raise DataError(
+            f"expected a step, got {brief(row.get('step'))}", file=path, row=number, column="step"
+        )
     return int(value)
 
 
@@ -111,5 +120,5 @@ def write_unlabelled(path: Path, pairs: Sequence[tuple[str, Path, Path]], *, sou
         }
         for prompt, first, second in pairs
     ]
-    with whole_file(path) as unfinished:
+    with whole_table(path) as unfinished:
         write_parquet(rows, unfinished, text=TEXTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.data.hub import DatasetSample, is_dataset, load_rows
-from mmalign.data.pairs import refuse_unlabelled
+from mmalign.data.pairs import TIES, refuse_unlabelled
 from mmalign.data.readers import Record, read_records
 from mmalign.errors import DataError
 from mmalign.rewards.ahead import Loadable
@@ -56,7 +56,7 @@ class JudgeData:
 def read_judge_data(paths: Sequence[Path]) -> JudgeData:
     """Read one benchmark, in any of these layouts, told apart by their columns.
 
-    - pairs: ``prompt, chosen, rejected`` and perhaps ``aspect``;
+    - pairs: ``prompt, chosen, rejected`` and perhaps ``aspect``, and ``verdict`` where some are ties;
     - rewardbench: the same with ``subset``, and perhaps ``section``;
     - mj-bench: ``caption, image0, image1, label`` (0 or 1: the better one); for bias ``caption, image, occupation``.
       A file named by its perspective (alignment.parquet, ...) is that perspective, else the column ``perspective``;
@@ -154,7 +154,8 @@ def _pairs(row: Record, place: _Place) -> Iterator[Case]:
         value if isinstance(value := row.get(name), str) and value else None
         for name in ("aspect", "section", "subset")
     )
-    yield Case(prompt, first, second, 1, part=part, subset=subset, aspect=aspect)
+    human = 0 if row.get("verdict") in TIES else 1
+    yield Case(prompt, first, second, human, part=part, subset=subset, aspect=aspect)
 
 
 def _mj_bench(row: Record, place: _Place) -> Iterator[Case]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 import PIL.Image
@@ -106,16 +106,48 @@ def frame_count(picture: PIL.Image.Image) -> int:
 
 
 def check_end(path: Path | str, picture: PIL.Image.Image) -> None:
-    """Refuse a GIF without its last byte: Pillow shows the frames that are there of one that was cut.
+    """Refuse a GIF that was cut: Pillow shows the frames that are there.
 
     Raises:
         ShapeError: the file ends too early.
     """
-    if picture.format == "GIF":
-        with Path(path).open("rb") as file:
-            file.seek(-min(64, Path(path).stat().st_size), 2)
-            if not file.read().rstrip(b"\0\r\n").endswith(b";"):
-                raise ShapeError("not a readable picture (it ends too early)")
+    if picture.format == "GIF" and gif_is_cut(Path(path)):
+        raise ShapeError("not a readable picture (it ends too early)")
+
+
+def gif_is_cut(path: Path) -> bool:
+    """Whether a GIF ends before the byte that closes it, wherever that is: some programs write more behind it.
+
+    Source: GIF89a specification, appendix B.
+    """
+    with path.open("rb") as file:
+        flags = (file.read(11)[10:] or b"\0")[0]
+        file.seek(13 + _colours(flags))
+        while kind := file.read(1):
+            if kind == b"!":
+                file.seek(1, 1)
+            elif kind == b",":
+                flags = (file.read(9)[8:] or b"\0")[0]
+                file.seek(_colours(flags) + 1, 1)
+            else:
+                return kind != b";"
+            if not _passes_blocks(file):
+                return True
+        return True
+
+
+def _passes_blocks(file: BinaryIO) -> bool:
+    """Step over the data of a frame or an extension; whether it is closed by an empty block."""
+    while length := file.read(1):
+        if length == b"\0":
+            return True
+        file.seek(length[0], 1)
+    return False
+
+
+def _colours(flags: int) -> int:
+    """Bytes of a table of colours."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 128 else 0
 
 
 def _grey(picture: PIL.Image.Image) -> Tensor:

@@ -1,5 +1,7 @@
 """Sound files by libsndfile: WAV, FLAC, OGG Vorbis and MP3, read whole or refused."""
 
+import io
+import mmap
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError, ShapeError
+from mmalign.media import mp3_files, sound_streams
 from mmalign.media.checks import check_size
 from mmalign.media.decoding import BYTES_PER_SOUND_VALUE, Growing
 
@@ -16,6 +19,8 @@ BLOCK = 2**16
 """Samples a time: libsndfile's Vorbis encoder crashes on long sounds that are given to it at once."""
 KNOWN_LENGTH = 2**40
 """A header that promises more samples does not know its length: it was written by a stream."""
+OTHER_CHUNKS = (b"LIST", b"bext", b"cue ", b"fact", b"id3 ", b"ID3 ", b"smpl", b"JUNK", b"PEAK")
+"""What may stand behind the samples of a WAV file; behind none, if it is empty."""
 
 
 def read(path: Path, *, max_samples: int) -> tuple[Tensor, int]:
@@ -32,7 +37,11 @@ def read(path: Path, *, max_samples: int) -> tuple[Tensor, int]:
 
     blocks = []
     values = 0
-    with soundfile.SoundFile(str(path)) as file:
+    with soundfile.SoundFile(_said_length(path) or str(path)) as file:
+        if file.format == "MP3" and not _counts_its_frames(path):
+            return sound_streams.read(path, "mp3", max_samples=max_samples)
+        if file.format == "FLAC" and file.frames >= KNOWN_LENGTH:
+            return sound_streams.read(path, "flac", max_samples=max_samples)
         promised = file.frames if file.frames < KNOWN_LENGTH else 0
         taken = Growing(BYTES_PER_SOUND_VALUE * file.channels * min(promised, max_samples))
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
@@ -51,6 +60,21 @@ def read(path: Path, *, max_samples: int) -> tuple[Tensor, int]:
     if not blocks:
         raise ShapeError("the sound is empty")
     return torch.cat(blocks).T.contiguous(), int(rate)
+
+
+def _counts_its_frames(path: Path) -> bool:
+    """Whether an MP3 file says how many frames it has, and has as many, so that libsndfile reads all of it.
+
+    Raises:
+        ShapeError: it has fewer, or its last one is not whole.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        found = mp3_files.frames_of(data)
+    if found.count < (found.promised or 0):
+        raise ShapeError(f"ends too early: {found.count} of {found.promised} frames")
+    if found.cut:
+        raise ShapeError(f"ends too early, in the middle of frame {found.count + 1}")
+    return found.promised == found.count
 
 
 def write(path: Path, suffix: str, waveform: Tensor, sample_rate_hz: int) -> None:
@@ -82,6 +106,26 @@ def write(path: Path, suffix: str, waveform: Tensor, sample_rate_hz: int) -> Non
         ) from None
 
 
+def _said_length(path: Path) -> io.BytesIO | None:
+    """A WAV file that a stream wrote, with its length in place of the 0 that says none; None for all others."""
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return None
+        file.seek(12)
+        name, length = b"", 0
+        while name != b"data":
+            file.seek(length + length % 2, 1)
+            if len(header := file.read(8)) < 8:
+                return None
+            name, length = struct.unpack("<4sI", header)
+        start = file.tell()
+        if length or file.read(4) in (b"", *OTHER_CHUNKS):
+            return None
+    data = bytearray(path.read_bytes())
+    data[start - 4 : start] = struct.pack("<I", min(len(data) - start, 2**32 - 1))
+    return io.BytesIO(data)
+
+
 def _check_riff(path: Path) -> None:
     """Refuse a WAV file whose data is shorter than its header says, which libsndfile reads as a shorter sound."""
     size = path.stat().st_size
@@ -91,7 +135,7 @@ def _check_riff(path: Path) -> None:
             name, length = struct.unpack("<4sI", header)
             start = file.tell()
             # A stream that could not go back to its header leaves the largest number there, or none.
-            if name == b"data" and length < 2**31 - 2**16 and start + length > size:
+            if name == b"data" and 0 < length < 2**31 - 2**16 and start + length > size:
                 raise ShapeError(f"ends too early: {size - start} of {length} bytes")
             if name == b"data":
                 return

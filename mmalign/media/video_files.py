@@ -61,19 +61,21 @@ def read(path: Path, form: str, *, max_pixels: int) -> tuple[Tensor, float]:
             if packet.is_corrupt:
                 raise ShapeError(f"is damaged or ends too early, after {len(pictures)} frames")
             if packet.pts is not None:
-                shown_s = packet.duration * stream.time_base if packet.duration else 1 / rate
+                lasts_s = packet.duration * stream.time_base if packet.duration else 1 / rate
                 first_s = min(first_s, float(packet.pts * stream.time_base))
-                last_s = max(last_s, float(packet.pts * stream.time_base + shown_s))
+                last_s = max(last_s, float(packet.pts * stream.time_base + lasts_s))
             for frame in packet.decode():
                 pixels += frame.width * frame.height
                 check_size(pixels, max_pixels, "pixels in all frames", "max_pixels")
                 taken.reach(BYTES_PER_FRAME_PIXEL * pixels)
                 pictures.append(_rgb(frame))
-        promised_s = _promised_s(stream)
+        promised_s = _promised_s(stream, form)
     if not pictures:
         raise ShapeError("holds no whole frame")
-    if promised_s is not None and last_s - first_s < promised_s - 0.75 / float(rate):
-        raise ShapeError(f"ends too early: {last_s - first_s:.2f} of {promised_s:.2f} seconds")
+    # MP4 and AVI say how long the stream lasts, Matroska when it ends.
+    shown_s = last_s if form == "matroska" else last_s - first_s
+    if promised_s is not None and shown_s < promised_s - 0.75 / float(rate):
+        raise ShapeError(f"ends too early: {shown_s:.2f} of {promised_s:.2f} seconds")
     return _stacked(pictures), float(rate)
 
 
@@ -130,10 +132,13 @@ def _rgb(frame: Any) -> np.ndarray:
     return np.rot90(pixels, round(frame.rotation / 90)) if frame.rotation else pixels
 
 
-def _promised_s(stream: Any) -> float | None:
-    """Seconds that the header says the stream lasts: MP4 counts its frames, WebM notes a duration at its end."""
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
+def _promised_s(stream: Any, form: str) -> float | None:
+    """Seconds that the header promises: MP4 and AVI count their frames, Matroska notes at its end when that was.
+
+    Where Matroska notes nothing, FFmpeg may estimate a duration by the bit rate, which proves nothing.
+    """
+    if form != "matroska":
+        return None if stream.duration is None else float(stream.duration * stream.time_base)
     try:
         hours, minutes, seconds = str(stream.metadata.get("DURATION")).split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

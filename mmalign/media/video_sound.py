@@ -38,13 +38,16 @@ def read_sound(path: Path, *, max_samples: int = MAX_SOUND_VALUES) -> Audio:
             rate = int(stream.rate or 0)
             # Planar floats, whatever the codec gives; the rate and the channels stay.
             resampler = av.AudioResampler(format="fltp")
-            for frame in opened.decode(stream):
-                for part in resampler.resample(frame):
-                    block = part.to_ndarray()
-                    values += block.size
-                    check_size(values, max_samples, "samples", "max_samples")
-                    taken.reach(BYTES_PER_SOUND_VALUE * values)
-                    blocks.append(block)
+            for packet in opened.demux(stream):
+                if packet.is_corrupt:
+                    raise ShapeError("its sound is damaged or ends too early")
+                for frame in packet.decode():
+                    for part in resampler.resample(frame):
+                        block = part.to_ndarray()
+                        values += block.size
+                        check_size(values, max_samples, "samples", "max_samples")
+                        taken.reach(BYTES_PER_SOUND_VALUE * values)
+                        blocks.append(block)
             blocks += [part.to_ndarray() for part in resampler.resample(None)]
         if not blocks:
             raise ShapeError("its sound is empty")

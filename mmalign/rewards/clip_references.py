@@ -91,4 +91,4 @@ class ReferenceClipReward(PictureReward):
 
 def _references(sample: Sample) -> list[str]:
     text = sample.context.get(REFERENCES)
-    return [line for line in text.splitlines() if line.strip()] if isinstance(text, str) else []
+    return [line.strip("\r") for line in text.split("\n") if line.strip()] if isinstance(text, str) else []

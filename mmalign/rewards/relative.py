@@ -231,11 +231,12 @@ def against_baseline(
     path = Path(baseline)
     found: dict[str, list[float]] = {}
     try:
-        rows: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows: list[Any] = [json.loads(line) for line in lines if line]
         for row in rows:
             if row["reward"] == of and row["score"] is not None and row.get("status", OK) == OK:
                 found.setdefault(str(row["prompt"]), []).append(float(row["score"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"no jsonl file of scores ({error})", file=path) from None
     if not found:
         raise DataError(f"no score by '{of}' in it", file=path)

@@ -54,7 +54,7 @@ def read_groups(path: Path) -> Groups:
         DataError: no such file, a group of one, or a word that is in two of them.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read ({error})", file=path) from None
     groups, known = [], set[str]()

@@ -14,7 +14,7 @@ from mmalign.cli import data as command
 from mmalign.data.binary import read_binary
 from mmalign.data.check import check_preferences, leaked_prompts
 from mmalign.data.convert import convert
-from mmalign.data.pairs import read_pairs
+from mmalign.data.pairs import read_pairs, read_preferences
 from mmalign.data.rankings import Ranking, read_rankings, write_rankings
 from mmalign.data.ratings import read_demonstrations
 from mmalign.errors import ConfigError, DataError, UnknownNameError
@@ -53,7 +53,7 @@ def media(tmp_path: Path) -> Path:
 # Layouts
 
 
-def test_pickapic_keeps_its_pictures_and_leaves_ties_out(tmp_path: Path) -> None:
+def test_pickapic_keeps_its_pictures_and_its_ties(tmp_path: Path) -> None:
     first, second = (picture(tmp_path / f"{i}.jpg", i / 2) for i in (0, 1))
 
     def row(a: float | None, b: float | None, **more: Any) -> dict[str, Any]:
@@ -78,14 +78,15 @@ def test_pickapic_keeps_its_pictures_and_leaves_ties_out(tmp_path: Path) -> None
     ]
     path, out = parquet(tmp_path / "pick.parquet", rows), tmp_path / "out" / "pairs.parquet"
     found = convert(path, "pickapic", out)
-    assert (found.rows, found.used, len(found.rejected), found.written) == (7, 2, 5, 2)
+    assert (found.rows, found.used, len(found.rejected), found.written) == (7, 3, 4, 3)
     said = [str(error) for error in found.rejected]
-    for number, words in enumerate(
-        ("is a tie", "has no label", "has no label", "like no medium", "a text"), 3
-    ):
-        assert f"row {number}, column " in said[number - 3]
-        assert words in said[number - 3]
+    for number, words in enumerate(("has no label", "has no label", "like no medium", "a text"), 4):
+        assert f"row {number}, column " in said[number - 4]
+        assert words in said[number - 4]
+    assert "1 of the pairs are ties" in found.notes[0]
     one, two = read_pairs(out)
+    (tie,) = read_preferences(out).rejected
+    assert str(tie) == f"{out}, row 3, column 'verdict': is no order: tie"
     assert (one.chosen.read_bytes(), one.rejected.read_bytes()) == (first, second)
     assert (two.chosen, two.rejected) == (one.rejected, one.chosen)
     assert (one.prompt, one.annotator, one.source) == ("a dog", "7", "pickapic")
@@ -111,10 +112,12 @@ def test_videoalign_gives_one_pair_an_aspect(media: Path, overall: str | None) -
     pairs = [(pair.chosen.stem, pair.rejected.stem, pair.aspect) for pair in read_pairs(out)]
     if overall:
         assert pairs == [("b", "a", None), ("a", "b", None)]
-        assert [str(error).partition(": ")[2] for error in found.rejected] == ["is a tie"]
+        assert (found.rows, found.used, found.written) == (3, 3, 3)
+        assert [error.row for error in read_preferences(out).rejected] == [2]
     else:
         assert pairs == [("a", "b", "VQ"), ("b", "a", "MQ")]
-        assert (found.rows, found.used, found.written) == (3, 1, 2)
+        assert (found.rows, found.used, found.written) == (3, 2, 6)  # the third row has no verdict for TA
+        assert [error.row for error in read_preferences(out).rejected] == [3, 4, 5, 6]
     convert(path, "videoalign", out, aspect="MQ")
     assert [(p.chosen.stem, p.aspect) for p in read_pairs(out)] == [("b", "MQ"), ("a", "MQ")]
     with pytest.raises(DataError, match=r"none of its 3 rows can be used.*no aspect is called 'XQ'"):

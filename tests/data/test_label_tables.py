@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import PIL.ExifTags
+import PIL.Image
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from mmalign.data.convert import convert
 from mmalign.data.faults import read_faults
 from mmalign.data.label_items import Mode, list_samples
 from mmalign.data.label_store import LabelSettings, LabelStore
-from mmalign.data.pairs import read_pairs
+from mmalign.data.pairs import read_pairs, read_preferences
 from mmalign.data.rankings import read_rankings
 from mmalign.data.ratings import read_ratings
 from mmalign.errors import ConfigError, DataError
@@ -50,11 +52,14 @@ def test_pairs_keep_annotator_and_strength_and_ties_are_told(tmp_path: Path) -> 
     ]
     path, made = labelled(tmp_path, "pairs", choices)
     found = convert(path, "labels", tmp_path / "pairs.parquet")
-    assert (found.rows, found.used, found.written, found.kind) == (5, 2, 2, "pairs")
-    assert [str(error).split(": ")[1:] for error in found.rejected] == [
+    assert (found.rows, found.used, found.written, found.kind) == (5, 4, 4, "pairs")
+    assert [str(error).split(": ")[1:] for error in found.rejected] == [["was skipped"]]
+    assert "2 of the pairs are ties" in found.notes[0]
+    read = read_preferences(tmp_path / "pairs.parquet")
+    assert (read.rows, len(read.pairs)) == (4, 2)
+    assert [str(error).split(": ")[1:] for error in read.rejected] == [
         ["is no order", "tie"],
         ["is no order", "both bad"],
-        ["was skipped"],
     ]
     left, right = read_pairs(tmp_path / "pairs.parquet")
     folder = tmp_path / "samples"
@@ -70,10 +75,11 @@ def test_rankings_ratings_and_binary_labels_are_read_back(tmp_path: Path) -> Non
         tmp_path / "k", "ranking", [{"ranks": [2, 1, 1]}, {"ranks": [1, 1, 1]}], each=3, group_size=3
     )
     found = convert(path, "labels", tmp_path / "rankings.parquet")
-    assert (found.used, len(found.rejected)) == (1, 1)
-    (ranking,) = read_rankings(tmp_path / "rankings.parquet")
+    assert (found.used, len(found.rejected)) == (2, 0)
+    ranking, tie = read_rankings(tmp_path / "rankings.parquet")
     assert [sample.name for sample in ranking.samples] == made[0]["shown"]
     assert (ranking.ranks, ranking.annotator) == ((2.0, 1.0, 1.0), "ann")
+    assert tie.ranks == (1.0, 1.0, 1.0)
 
     scores = [
         {"scores": {"look": 1, "fit": 4}, "rationale": "red, not blue"},
@@ -147,7 +153,7 @@ def test_a_folder_that_was_moved_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
-    path, _ = labelled(tmp_path / "t", "pairs", [{"choice": "tie"}])
+    path, _ = labelled(tmp_path / "t", "pairs", [{"skipped": True}])
     with pytest.raises(DataError, match="none of its 1 choices"):
         convert(path, "labels", tmp_path / "x.parquet")
     with pytest.raises(ConfigError, match="names its media itself"):
@@ -155,7 +161,7 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="for datasets"):
         convert(path, "labels", tmp_path / "x.parquet", split="train")
     lines = path.read_text().splitlines()
-    broken = {**json.loads(lines[1]), "choice": None}
+    broken = {**json.loads(lines[1]), "skipped": False, "choice": None}
     path.write_text(f"{lines[0]}\n{json.dumps(broken)}\n")
     with pytest.raises(DataError, match="none of its 0 choices"):
         convert(path, "labels", tmp_path / "x.parquet")
@@ -164,12 +170,41 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, _ = labelled(tmp_path, "pairs", [{"choice": "left", "strength": 1.0}, {"choice": "tie"}])
     out = tmp_path / "pairs.parquet"
-    assert command.main(["convert", str(path), "--from", "labels", "--out", str(out)]) == 1
+    assert command.main(["convert", str(path), "--from", "labels", "--out", str(out)]) == 0
     said = capsys.readouterr()
     assert said.out.strip() == str(out)
-    assert "2 rows = 1 used + 1 rejected: 1 pairs" in said.err
+    assert "2 rows = 2 used + 0 rejected: 2 pairs" in said.err
+    assert "1 of the pairs are ties" in said.err
     assert command.main(["agreement", str(path), "--resamples", "20"]) == 0
     said = capsys.readouterr()
     assert "pairs, 2 choices of 1 annotators" in said.out
     assert "Krippendorff's alpha: - [-, -], 0 values shared" in said.out
     assert "suggested exclusions: 0" in said.out
+
+
+def test_marks_on_a_photograph_that_was_held_sideways_lie_where_people_saw_them(tmp_path: Path) -> None:
+    """The page shows it upright, as its EXIF asks; a mask of the raw size would teach another quarter."""
+    path, made = labelled(tmp_path, "marks", [{"regions": [[0.5, 0.0, 1.0, 0.25]], "words": []}], each=1)
+    sample = tmp_path / "samples" / made[0]["shown"][0]
+    raw = PIL.Image.new("RGB", (8, 16))
+    exif = raw.getexif()
+    exif[PIL.ExifTags.Base.Orientation] = 6  # turn it right by 90 degrees to see it
+    raw.save(sample, "JPEG", exif=exif)
+    assert Image.load(sample).pixels.shape == (3, 8, 16)
+    convert(path, "labels", tmp_path / "faults.parquet")
+    (fault,) = read_faults(tmp_path / "faults.parquet")
+    assert fault.region is not None
+    mask = Image.load(fault.region).pixels[0]
+    expected = torch.zeros(8, 16)
+    expected[:2, 8:] = 1
+    assert mask.tolist() == expected.tolist()
+
+
+def test_a_log_of_two_modes_uses_those_of_its_own(tmp_path: Path) -> None:
+    path, made = labelled(tmp_path, "binary", [{"label": True}, {"label": False}], each=1)
+    lines = path.read_text().split("\n")
+    odd = {k: v for k, v in made[1].items() if k != "label"} | {"mode": "rating", "scores": {"overall": 3}}
+    path.write_text("\n".join([*lines[:2], json.dumps(odd), ""]))
+    found = convert(path, "labels", tmp_path / "binary.parquet")
+    assert (found.rows, found.used) == (2, 1)
+    assert "is of mode rating, and the file is of mode binary" in str(found.rejected[0])

@@ -37,7 +37,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), whole_file(path) as unfinished:
-        unfinished.open("w").write(f"half{1 / 0}")
+        unfinished.write_text(str(1 / 0))
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
@@ -56,7 +56,9 @@ def test_names_as_long_as_the_system_takes(tmp_path: Path) -> None:
         with whole_file(tmp_path / name) as unfinished:
             unfinished.write_text("a")
     assert len(names(tmp_path)) == 2
-    too_long = pytest.raises(WriteError, match="the name is too long for this file system; give a shorter one")
+    too_long = pytest.raises(
+        WriteError, match="the name is too long for this file system; give a shorter one"
+    )
     with too_long, whole_file(tmp_path / ("x" * 300)):
         pass
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from mmalign.errors import ConfigError
 from mmalign.files import make_folder, writing
-from mmalign.unfinished import remove_abandoned
+from mmalign.unfinished import is_unfinished, remove_abandoned
 
 NAME = ".lock"
 """Of the file in a folder, or behind the dot and name of an output, that says who has it."""
@@ -42,6 +42,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
         if made:
             with suppress(OSError):
                 folder.rmdir()  # nothing came of it
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether there is more in a folder than a lock and what a killed process left; a file is something too."""
+    if not folder.is_dir():
+        return True
+    return any(path.name != NAME and not is_unfinished(path) for path in folder.iterdir())
 
 
 @contextmanager

@@ -4,8 +4,10 @@ Where nothing else is said they end what is being done as Ctrl-C does, through e
 then is whole. Inside ``held_back`` they are only noted, so that a piece of work ends well.
 """
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -42,17 +44,27 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def held_back(note: Callable[[int], None]) -> Iterator[Callable[[], int | None]]:
+def held_back(note: Callable[[int], None], *, echo_s: float = 0.0) -> Iterator[Callable[[], int | None]]:
     """Only note the first signal, and tell ``note`` of it; a second one stops at once.
+
+    Args:
+        note: told of the first.
+        echo_s: for so long after the first another is the same one: a terminal sends Ctrl-C to a launcher and to all
+            that it started, and the launcher passes it on.
 
     Yields:
         What says which signal came, None for none.
     """
     asked: list[int] = []
+    first = math.inf
 
     def hold(signum: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if asked and time.monotonic() - first < echo_s:
+            return
         if asked:
             raise Stopped(signum)
+        first = time.monotonic()
         asked.append(signum)
         note(signum)
 

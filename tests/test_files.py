@@ -37,7 +37,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), whole_file(path) as unfinished:
-        unfinished.open("w").write(f"half{1 / 0}")
+        unfinished.write_text(str(1 / 0))
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP are one thing: they stop, or wait for a piece of work to end."""
 
+import errno
 import os
 import signal
 
@@ -40,6 +41,30 @@ def test_every_signal_stops_a_command_with_its_own_status(
     assert {s: signal.getsignal(s) for s in SIGNALS} == before
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "mmalign: the output: the disk is full; make room",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "a.csv"), "mmalign: a.csv: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "out"), "mmalign: out: this file system is read-only"),
+    ],
+)
+def test_the_system_is_quoted_in_a_sentence(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmalign.cli import recipes
+
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(recipes, "main", fail)
+    assert cli.main(["recipes"]) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_held_back_the_first_is_noted_and_the_second_stops(signum: signal.Signals) -> None:
     noted: list[int] = []
@@ -51,6 +76,13 @@ def test_held_back_the_first_is_noted_and_the_second_stops(signum: signal.Signal
         with pytest.raises(Stopped) as caught:
             send(signal.SIGTERM)
     assert caught.value.signum == signal.SIGTERM
+
+
+def test_a_launchers_copy_of_a_signal_is_no_second_one() -> None:
+    with held_back(lambda signum: None, echo_s=60.0) as stopped:
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        assert stopped() == signal.SIGINT
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

@@ -100,7 +100,7 @@ def run(recipe: Recipe, folder: Path | None = None) -> int:
     try:
         align(recipe, folder)
     except KeyboardInterrupt as stopped:
-        if processes.main:
+        if processes.main and (folder / "recipe.yaml").exists():
             print(f"stopped; go on with: mmalign align --resume {folder}", file=sys.stderr)
         return exit_status(stopped)
     except LockedError:

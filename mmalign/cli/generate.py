@@ -12,8 +12,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from mmalign.errors import ConfigError
 from mmalign.files import whole_file
-from mmalign.locks import NAME as LOCK
-from mmalign.locks import locked_folder
+from mmalign.locks import holds_something, locked_folder
 
 ASKED = ".asked.json"
 """In a folder that is unfinished: what it is to hold, prompts and all."""
@@ -91,10 +90,11 @@ def main(arguments: Sequence[str]) -> int:
     processes = Processes()
     try:
         with locked_folder(command.out) if processes.main else nullcontext():
+            processes.wait()  # until all have looked at the folder
             _draw(command)
             processes.finish()
     except KeyboardInterrupt:
-        if processes.main:
+        if processes.main and (command.out / ASKED).exists():
             print(
                 f"what is whole in {command.out} stays; the same command with --resume goes on",
                 file=sys.stderr,
@@ -107,16 +107,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check_folder(command: GenerateCommand) -> None:
     """Refuse a folder that holds something else, or nothing to go on with."""
-    begun, there = (command.out / ASKED).is_file(), command.out.exists()
+    begun = (command.out / ASKED).is_file()
     if command.resume and not begun:
         raise ConfigError(f"--resume: {command.out} holds nothing unfinished; leave it out")
     if begun and not command.resume:
         raise ConfigError(f"{command.out} is unfinished; go on with --resume, or give another --out")
-    if (
-        there
-        and not begun
-        and (not command.out.is_dir() or any(p.name != LOCK for p in command.out.iterdir()))
-    ):
+    if command.out.exists() and not begun and holds_something(command.out):
         raise ConfigError(f"{command.out} exists already; give another --out")
 
 
@@ -206,4 +202,4 @@ def _draw(command: GenerateCommand) -> None:
     write_samples(adapter, command.out, prompts, seeds, sampling, title="samples", draw=draw)
     if Processes().main:
         for name in (SUMS, ASKED):
-            (command.out / name).unlink()
+            (command.out / name).unlink(missing_ok=True)

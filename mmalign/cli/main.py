@@ -1,5 +1,6 @@
 """The ``mmalign`` command: finds the subcommand, imports only that, and turns our errors into one sentence."""
 
+import errno
 import importlib
 import os
 import sys
@@ -92,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = disk_fault(error)
         if number is None:
             raise
-        print(f"mmalign: {error.filename or 'the output'}: {WAYS_OUT[number]}", file=sys.stderr)
+        # Not every one of them is about writing: a file that may not be read is no folder to choose.
+        said = error.strerror if number in (errno.EACCES, errno.EPERM) else WAYS_OUT[number]
+        print(f"mmalign: {error.filename or 'the output'}: {said}", file=sys.stderr)
         return 2
 
 

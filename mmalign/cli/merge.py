@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from mmalign.errors import ConfigError
+from mmalign.locks import holds_something, locked_output
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +40,10 @@ class MergeCommand:
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign merge``; the folder is the last line of standard output."""
     command = tyro.cli(MergeCommand, prog="mmalign merge", args=arguments)
-    if command.out.exists() and (not command.out.is_dir() or any(command.out.iterdir())):
+    if command.out.exists() and holds_something(command.out):
         raise ConfigError(f"{command.out} exists already; give another --out")
     from mmalign.generators import merging
     from mmalign.generators.lora_files import read_lora, write_lora
-    from mmalign.locks import locked_output
 
     folders = [run / "lora" if (run / "lora").is_dir() else run for run in command.runs]
     for run in command.runs:

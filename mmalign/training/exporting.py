@@ -21,6 +21,7 @@ from mmalign.evaluation.run_folder import Run, read_run
 from mmalign.files import whole_folder
 from mmalign.generators import lora
 from mmalign.generators.tokens import TokenGenerator
+from mmalign.locks import holds_something
 from mmalign.training import plain_loading
 from mmalign.training.recipe import load_recipe
 from mmalign.weights import check_finite
@@ -62,7 +63,7 @@ def export(run_folder: Path, form: Form, out: Path, *, samples: int = 4) -> Expo
         ConfigError: ``out`` is not empty, the run has no LoRA, or its model has no such form.
         MmalignError: what was loaded back gives other outputs, or could not be loaded; the folder is left to look at.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and holds_something(out):
         raise ConfigError(f"{out} exists already; give another --out")
     run = read_run(run_folder)
     if run.weights not in ("diffusers", "peft"):

@@ -10,7 +10,7 @@ import torch
 
 from mmalign.errors import ConfigError
 from mmalign.files import make_folder, whole_file
-from mmalign.locks import NAME as LOCK
+from mmalign.locks import holds_something
 from mmalign.processes import Processes
 from mmalign.training.progress import console
 
@@ -171,7 +171,7 @@ def new_run_folder(out: Path | None, name: str) -> Path:
     """
     if out is None:
         return _numbered(Path("runs"), name.replace("/", "-"))
-    if out.exists() and (not out.is_dir() or any(p.name != LOCK for p in out.iterdir())):
+    if out.exists() and holds_something(out):
         raise ConfigError(f"{out} exists already; continue it with --resume {out}, or give another --out")
     return out
 

@@ -25,6 +25,8 @@ from mmalign.training.recipe import TrainConfig
 
 Glance = Callable[[int], tuple[dict[str, float], str | None]]
 """Held-out numbers of the policy as it is after a step, and a reason to stop where there is one."""
+ECHO_S = 5.0
+"""Of several processes, how long after a signal another is the launcher's copy of it."""
 CHECKSUM_EVERY = 10
 """Steps between comparisons of the weights of several processes."""
 
@@ -91,7 +93,7 @@ def train(
     with (
         stage("training", last, done=first) as bar,
         _Log(run, first) if processes.main else nullcontext() as log,
-        held_back(_promise) as stopped,
+        held_back(_promise, echo_s=ECHO_S if processes.count > 1 else 0.0) as stopped,
     ):
         run.tell("training", step, last)
         while step < last and stopped_early is None:

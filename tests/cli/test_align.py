@@ -133,20 +133,28 @@ def test_the_users_own_pairs_need_no_reward(tmp_path: Path, capsys: pytest.Captu
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_and_says_how_to_go_on(signum: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "mmalign", "align", NAME, "--out", str(run), *SMALL]
     command[command.index("--train.steps") + 1] = "500"
     metrics = run / "metrics.jsonl"
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (metrics.exists() and metrics.read_text().count("\n") > 2):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signum
     assert out == ""
     assert f"go on with: mmalign align --resume {run}" in err
     steps = metrics.read_text().count("\n")

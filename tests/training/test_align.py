@@ -213,6 +213,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
         align(replace(SMALL, evaluation=EvaluationConfig(n=2)), tmp_path / "run")
 
 
+def test_a_step_to_infinity_leaves_no_weights(tmp_path: Path) -> None:
+    train = replace(SMALL.train, steps=1)
+    object.__setattr__(train, "learning_rate", float("inf"))  # whatever its range may be
+    with pytest.raises(NonFiniteError, match=r"step 1: after it the weights are not finite, first in .*lora"):
+        align(replace(SMALL, train=train, evaluation=EvaluationConfig(n=2, every=0)), tmp_path / "run")
+    assert not list(tmp_path.rglob("*policy.safetensors"))
+    assert not (tmp_path / "run" / "lora").exists()
+    assert rows(tmp_path / "run") == []
+
+
 def test_a_gradient_that_is_not_finite_is_named() -> None:
     from mmalign.training.guards import clip_gradients
 

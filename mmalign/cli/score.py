@@ -125,7 +125,9 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         MmalignError: wrong usage; nothing was written.
     """
-    return run(tyro.cli(ScoreCommand, prog="mmalign score", args=arguments))
+    command = tyro.cli(ScoreCommand, prog="mmalign score", args=arguments)
+    with _one_sentence(command):
+        return run(command)
 
 
 def run(command: ScoreCommand) -> int:
@@ -198,6 +200,19 @@ def _context(cards: Sequence["RewardCard"]) -> dict[str, bool]:
     """What these rewards take beside medium and prompt, and whether one of them cannot do without."""
     taken = {name: False for card in cards for name in card.reads}
     return taken | {name: True for card in cards for name in card.needs if name != "prompt"}
+
+
+@contextmanager
+def _one_sentence(command: ScoreCommand) -> Iterator[None]:
+    """A disk that is full, a folder that nobody may write and a name that is too long end the command in a sentence."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = error.filename or command.out or "the output"
+        rest = "; what was scored is kept, --resume goes on" if command.out is not None else ""
+        raise ConfigError(f"{where}: {error.strerror or error}{rest}") from None
 
 
 @contextmanager

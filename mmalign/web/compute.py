@@ -9,7 +9,8 @@ Source: X-GenGroup/Flow-Factory, src/flow_factory/rewards/my_reward_remote.py an
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mmalign.errors import DataError
@@ -24,11 +25,11 @@ DEFAULT_FPS = 8.0
 """Frames arrive without a rate; ``kwargs`` may name it as ``fps``."""
 
 
-def samples_of(body: Mapping[str, Any]) -> list[Sample]:
-    """The samples of a request.
+def samples_of(body: Mapping[str, Any]) -> list[Callable[[], Sample]]:
+    """The samples of a request, each read when it is called; that raises a ``DataError`` where it is no picture.
 
     Raises:
-        DataError: a field is missing, is no list, has another length than the prompts, or holds no picture.
+        DataError: a field is missing, is no list, or has another length than the prompts.
     """
     prompts = _column(body, "prompt", "prompts")
     if prompts is None or not all(isinstance(prompt, str) for prompt in prompts):
@@ -45,8 +46,8 @@ def samples_of(body: Mapping[str, Any]) -> list[Sample]:
     conditions = _column(body, "condition_images", count=count)
     extra = body.get("kwargs") or body.get("extra") or {}
     fps = extra.get("fps", DEFAULT_FPS) if isinstance(extra, dict) else DEFAULT_FPS
-    samples = []
-    for i, prompt in enumerate(prompts):
+
+    def read(i: int, prompt: str) -> Sample:
         media: Media | None = None
         if images is not None:
             media = _picture(images[i], f"image {i}")
@@ -56,8 +57,9 @@ def samples_of(body: Mapping[str, Any]) -> list[Sample]:
         if condition is not None and not (isinstance(condition, list) and len(condition) <= 1):
             raise DataError(f"condition_images {i}: expected a list of at most one picture", file="/compute")
         context = {CONDITION: _picture(condition[0], f"condition image {i}")} if condition else {}
-        samples.append(Sample(prompt, media, context))
-    return samples
+        return Sample(prompt, media, context)
+
+    return [partial(read, i, prompt) for i, prompt in enumerate(prompts)]
 
 
 def computed(score: Score, card: RewardCard) -> dict[str, Any]:

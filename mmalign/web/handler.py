@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from mmalign.errors import DataError
 from mmalign.media import Sample
-from mmalign.media.decoding import MOST_BYTES, decoding
-from mmalign.media.room import Share, held_bytes
+from mmalign.media.decoding import MOST_BYTES
+from mmalign.media.room import Share
 from mmalign.rewards.base import OK, PreparingReward, Reward, Score
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.rows import place
@@ -20,10 +21,10 @@ from mmalign.rewards.wire import VERSION, bounds, decode_sample
 from mmalign.rewards.wire_scores import encode_scores
 from mmalign.web.batching import Batcher, BusyError
 from mmalign.web.compute import computed, failed, samples_of
+from mmalign.web.request_room import RequestRoom
 from mmalign.web.strict import RefusedError, StrictHandler
 from mmalign.web.tokens import is_token, token_of
 
-OPTION = "--max-medium-mb"
 CHUNK = 2**16
 RETRY_AFTER_S = 1
 PATHS = ("/health", "/v1/card", "/v1/score", "/compute")
@@ -47,8 +48,8 @@ class Limits:
     """At a time."""
     idle_s: float = 30.0
     """Without a byte from the caller, or until its head is there, after which its connection is closed."""
-    wait_s: float = 60.0
-    """For room, after which a caller is told to come back."""
+    wait_s: float = 300.0
+    """For room, after which a caller is told to come back; one that leaves before is noticed."""
 
 
 class Served(Protocol):
@@ -100,16 +101,15 @@ class Handler(StrictHandler):
         return public_card(self.served.reward.card)
 
     def _score(self) -> dict[str, Any]:
-        with self._room() as take:
-            samples, status = self._read(self._samples, take)
-            score = self._scored(samples, status)
+        status: list[str] = []
+        score = self._scored(self._entries, status)
         return {
             "version": VERSION,
             "reward": self.served.reward.card.name,
-            "scores": encode_scores(score),
+            "scores": encode_scores(place(status, score)),
         }
 
-    def _samples(self, body: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
+    def _entries(self, body: Mapping[str, Any]) -> list[Callable[[], Sample]]:
         version = body.get("version", VERSION)
         if version != VERSION:
             raise RefusedError(
@@ -121,87 +121,81 @@ class Handler(StrictHandler):
         entries = body.get("samples")
         if not isinstance(entries, list):
             raise RefusedError(400, "bad_request", "expected a list of samples")
-        self._check_count(len(entries))
-        samples, status = [], []
-        for number, entry in enumerate(entries):
-            self._check_there()
-            try:
-                samples.append(decode_sample(entry, name=f"sample {number}", root=self.served.root))
-                status.append(OK)
-            except DataError as error:
-                status.append(str(error))
-        return samples, status
+        return [
+            partial(decode_sample, entry, name=f"sample {number}", root=self.served.root)
+            for number, entry in enumerate(entries)
+        ]
 
     def _compute(self) -> dict[str, Any]:
         try:
-            with self._room() as take:
-                samples, status = self._read(self._flow_factory_samples, take)
-                score = self._scored(samples, status)
+            score = self._scored(samples_of)
         except DataError as error:
             return failed(str(error))
         return computed(score, self.served.reward.card)
 
-    def _flow_factory_samples(self, body: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
-        samples = samples_of(body)
-        self._check_count(len(samples))
-        return samples, [OK] * len(samples)
-
-    @contextmanager
-    def _room(self) -> Iterator[Callable[[int], None]]:
-        """A place among the requests, and room for media that is given back at the end.
-
-        Yields:
-            Takes so many bytes more, or gives some back where they are negative.
-        """
-        held = 0
-
-        def take(size: int) -> None:
-            nonlocal held
-            if size > 0 and not self.served.media.take(size, may_wait=self._may_wait()):
-                raise RefusedError(503, "busy", "no room for these media just now; try again in a moment")
-            if size < 0:
-                self.served.media.give(-size)
-            held += size
-
-        try:
-            yield take
-        finally:
-            self.served.media.give(held)
-
-    def _read(
+    def _scored(
         self,
-        parse: Callable[[Mapping[str, Any]], tuple[list[Sample], list[str]]],
-        take: Callable[[int], None],
-    ) -> tuple[list[Sample], list[str]]:
-        """The samples of a request, made small where the reward can do that, and what is wrong with the others.
+        entries_of: Callable[[Mapping[str, Any]], list[Callable[[], Sample]]],
+        status: list[str] | None = None,
+    ) -> Score:
+        """The score of the samples of a request that can be read.
 
-        One request is read at a time, so that what all hold stays below the limit; the others are waited for by who
-        reads, and never wait for it.
+        Args:
+            entries_of: the samples of its body, each read when it is called.
+            status: is given an entry for each, with why it could not be read; None where that ends the request.
         """
         self._check_token()
-        with self._body() as data:
-            may_wait = self._may_wait()
-            while not self.served.reading.acquire(timeout=0.2):
-                if not may_wait():
-                    raise RefusedError(503, "busy", "others are read just now; try again in a moment")
-            try:
-                limit = self.served.limits.medium_bytes
-                with decoding(most_bytes=limit, option=OPTION, admit=take) as counted:
-                    samples, status = parse(_json(data))
-                    samples = [_prepared(sample, self.served.reward) for sample in samples]
-                take(held_bytes(*samples) - counted.taken)
-            finally:
-                self.served.reading.release()
-        return samples, status
-
-    def _scored(self, samples: list[Sample], status: list[str]) -> Score:
+        room = RequestRoom(self.served.media, self._may_wait)
         try:
+            samples = self._read(entries_of, room, status)
             score = self.served.batcher.score(samples, is_gone=self.is_gone)
         except BusyError as error:
             raise RefusedError(503, "busy", str(error)) from None
+        finally:
+            room.give_back()
         if score is None:
             raise _GoneError
-        return place(status, score)
+        return score
+
+    def _read(
+        self,
+        entries_of: Callable[[Mapping[str, Any]], list[Callable[[], Sample]]],
+        room: RequestRoom,
+        status: list[str] | None,
+    ) -> list[Sample]:
+        """The samples of a request, made small where the reward can do that.
+
+        One request is read at a time, so that what all hold stays below the limit; it may wait for those that are read
+        already, which wait for nobody.
+        """
+        samples = []
+        with self._body() as data, self._turn():
+            entries = entries_of(_json(data))
+            self._check_count(len(entries))
+            for entry in entries:
+                self._check_there()
+                try:
+                    with room.reading():
+                        samples.append(room.keep(_prepared(entry(), self.served.reward)))
+                except DataError as error:
+                    if status is None:
+                        raise
+                    status.append(str(error))
+                else:
+                    if status is not None:
+                        status.append(OK)
+        return samples
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        may_wait = self._may_wait()
+        while not self.served.reading.acquire(timeout=0.2):
+            if not may_wait():
+                raise RefusedError(503, "busy", "others are read just now; try again in a moment")
+        try:
+            yield
+        finally:
+            self.served.reading.release()
 
     def _check_there(self) -> None:
         if self.is_gone():
@@ -236,6 +230,7 @@ class Handler(StrictHandler):
         """The body of a request, counted among all that are here as it arrives, and a place for the request."""
         length, most = self.body_length, self.served.limits.body_bytes
         if "Content-Length" not in self.headers:
+            self.close_connection = True  # whatever follows
             raise RefusedError(411, "length_required", "expected a Content-Length")
         if length > most:
             raise RefusedError(

@@ -291,3 +291,25 @@ finally:
     assert done.returncode == 0, done.stderr
     assert "usage: mmalign" in done.stdout
     assert time.monotonic() - started < 10  # on a loaded machine; what keeps it short is the line on imports
+
+
+@pytest.mark.parametrize(
+    ("paths", "out", "said"),
+    [
+        ("{folder}/000.png", "{folder}/000.png/scores.jsonl", "Not a directory"),
+        ("{folder}/000.png", "/proc/scores.jsonl", "/proc/"),
+        ("{folder}/000.png", "{folder}/" + "x" * 300 + ".jsonl", "File name too long"),
+        ("{folder}/" + "x" * 300 + ".png", "{folder}/scores.jsonl", "x" * 300),
+    ],
+)
+def test_what_cannot_be_written_or_named_is_one_sentence(
+    pictures: Path, capsys: pytest.CaptureFixture[str], paths: str, out: str, said: str
+) -> None:
+    from mmalign.cli.main import main
+
+    arguments = [paths.format(folder=pictures), "--out", out.format(folder=pictures)]
+    assert main(["score", *arguments, "--prompt", CAPTION, "--reward", "shapes-truth"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert said in error
+    assert error.count("mmalign: ") == 1

@@ -66,7 +66,7 @@ def serving(reward: Any = None, **limits: Any) -> Iterator[RewardServer]:
 
 
 def connected(server: TokenServer) -> socket.socket:
-    return socket.create_connection(server.server_address[:2], timeout=20)
+    return socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
 
 
 def answers(connection: socket.socket) -> list[tuple[int, str]]:
@@ -112,7 +112,7 @@ def healthy(server: TokenServer) -> bool:
     ]
 
 
-ODD = {
+ODD: dict[str, tuple[str | bytes, int]] = {
     "chunks, in another case": (post("0\r\n\r\n" + SMUGGLED, "Transfer-Encoding: Chunked"), 411),
     "chunks, and a length": (
         post("0\r\n\r\n" + SMUGGLED, "Content-Length: 5", "Transfer-Encoding: chunked"),
@@ -135,7 +135,7 @@ ODD = {
     "many headers": (post("", *["X: y"] * 200), 431),
     "a long header": (post("", "X: " + "y" * 70_000), 431),
     "a long address": (f"GET /{'y' * 70_000} HTTP/1.1\r\n\r\n", 414),
-    "no version": ("GET /health\r\n", 505),
+    "no version": ("GET /health\r\n\r\n", 505),
     "a version of its own": ("GET /health HTTP/9.9\r\n\r\n", 505),
     "no words": ("\0\1\2\3\r\n\r\n", 400),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
@@ -261,3 +261,30 @@ def test_the_live_page_refuses_the_same(case: str, tmp_path: Path) -> None:
         assert 400 <= found[0][0] < 506
         assert "<" not in found[0][1], "and no page of somebody else's"
         assert [status for status, _ in sent(server, "GET / HTTP/1.0\r\n\r\n")] == [401]
+
+
+@pytest.mark.slow
+def test_the_labelling_page_is_no_way_around_its_token(tmp_path: Path) -> None:
+    from mmalign.data.label_items import list_samples
+    from mmalign.data.label_store import LabelSettings
+    from mmalign.web.label_server import LabelServer
+    from tests.web.label_samples import write_samples
+
+    folder = write_samples(tmp_path / "samples", "image", prompts=2)
+    label = LabelServer(
+        folder, list_samples(folder), tmp_path / "labels.jsonl", LabelSettings(repeat=0.0), token=TOKEN
+    )
+    thread = label.start()
+    address = label._socket.getsockname()[:2]
+    try:
+        for case, (text, _) in ODD.items():
+            with socket.create_connection(address, timeout=20) as connection:
+                connection.sendall(text if isinstance(text, bytes) else text.encode("latin-1"))
+                connection.shutdown(socket.SHUT_WR)
+                found = answers(connection)
+            # A whole request that follows may have its own answer; without the token nothing has one.
+            assert all(status >= 400 for status, _ in found), (case, found)
+    finally:
+        label.stop()
+        thread.join(20)
+        label.close()

@@ -136,7 +136,9 @@ def test_a_wrapper_whose_card_says_the_opposite_is_refused(make: Any, line: str)
 
 @pytest.mark.parametrize("draw_batch", [1, 5, 6, 8, 32])
 @pytest.mark.parametrize("order", ["in turn", "mixed"])
-def test_groups_of_six_stay_whole_in_any_drawing_batch(draw_batch: int, order: str) -> None:
+def test_groups_of_six_stay_whole_in_any_drawing_batch(
+    draw_batch: int, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     G, P = 6, 4
     prompts = [f"prompt {i // G}" if order == "in turn" else f"prompt {i % P}" for i in range(P * G)]
     pixels = torch.rand(P * G, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -151,5 +153,14 @@ def test_groups_of_six_stay_whole_in_any_drawing_batch(draw_batch: int, order: s
     task = Task(SimpleNamespace(decode=decode), reward=WithinPrompt(CARD, reward), draw_batch=draw_batch)
     found = task.score(pixels, prompts)
     assert_close(found, within_groups(raw, prompts, how="z"))
+
+    # Two processes have whole groups each, whose scores are the whole when they are added.
+    parts = []
+    for rank in range(2):
+        processes = SimpleNamespace(rank=rank, count=2, sum=lambda values: values)
+        monkeypatch.setattr("mmalign.methods.base.Processes", lambda processes=processes: processes)
+        parts.append(task.score(pixels, prompts))
+    assert ((parts[0] != 0) & (parts[1] != 0)).sum() == 0
+    assert_close(parts[0] + parts[1], found)
     assert found.isfinite().all()
     assert max(sizes) <= draw_batch

@@ -11,6 +11,10 @@ from tyro.conf import Positional, UseAppendAction, arg
 from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
 from mmalign.ranges import COUNT, GUIDANCE, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
+from mmalign.rewards.cards import find_card, parse_weighted
+from mmalign.training.base_model import read_base_model
+from mmalign.training.places import check_new_folder
+from mmalign.training.preflight_rewards import check_card
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,14 +77,29 @@ class GenerateCommand:
             raise ConfigError("--guide and --reward go together: what steers, and by which rewards")
 
 
+def check_parts(command: GenerateCommand) -> None:
+    """Refuse a model, a LoRA or rewards that are not there or do not belong together, before one is loaded.
+
+    Raises:
+        MmalignError: with the way out.
+    """
+    model = read_base_model(command.model)
+    if command.lora is not None and not command.lora.is_dir():
+        raise ConfigError(f"--lora {command.lora}: no such folder; a run has one, RUN/lora")
+    for text in command.reward:
+        card = find_card(parse_weighted(text)[0])
+        if model.modality is not None:
+            check_card(card, modality=model.modality, who=f"model '{command.model}'")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign generate``; the folder is the last line of standard output."""
     command = parse(GenerateCommand, arguments, prog="mmalign generate")
-    if command.out.exists() and (not command.out.is_dir() or any(command.out.iterdir())):
-        raise ConfigError(f"{command.out} exists already; give another --out")
+    check_new_folder(command.out)
     from mmalign.data.prompts import read_prompts
 
     texts = [command.prompt] if command.prompt is not None else read_prompts(str(command.prompts))
+    check_parts(command)
     from mmalign.adapters.loading import load_adapter
     from mmalign.generators.denoising import DenoisingGenerator
     from mmalign.training.recipe import SamplingConfig

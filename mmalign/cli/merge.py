@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
 from mmalign.ranges import FINITE, Range, check_ranges
+from mmalign.training.places import check_new_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +42,7 @@ class MergeCommand:
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign merge``; the folder is the last line of standard output."""
     command = parse(MergeCommand, arguments, prog="mmalign merge")
-    if command.out.exists() and (not command.out.is_dir() or any(command.out.iterdir())):
-        raise ConfigError(f"{command.out} exists already; give another --out")
+    check_new_folder(command.out)
     from mmalign.generators import merging
     from mmalign.generators.lora_files import read_lora, write_lora
 

@@ -5,8 +5,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mmalign.errors import ConfigError
+from mmalign.errors import ConfigError, DataError
 from mmalign.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
+from mmalign.rewards.cards import find_card
+from mmalign.training.places import check_writable
+from mmalign.training.preflight_rewards import check_ready
 
 if TYPE_CHECKING:
     from mmalign.training.dense_training import DenseTrained
@@ -145,12 +148,26 @@ DENSE_OPTIONS = ("tune", "lora_rank", "patch_layer", "words", "negatives")
 """What only linear and deep heads read, and what only token and region heads do."""
 
 
+def check_parts(command: TrainCommand) -> None:
+    """Refuse data, rewards and a folder that are not there, before anything is loaded.
+
+    Raises:
+        MmalignError: with the way out.
+    """
+    if not command.data.is_file():
+        raise DataError("no such file; give a table with --data", file=command.data)
+    for name in filter(None, (command.backbone, command.nuisance)):
+        check_ready(find_card(name))
+    check_writable(command.out)
+
+
 def train(command: TrainCommand) -> int:
     """Train, print, write.
 
     Raises:
         MmalignError: wrong usage, or data that cannot be used; no card was written.
     """
+    check_parts(command)
     if command.dense:
         return train_dense_head(command)
     import torch

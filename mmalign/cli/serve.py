@@ -10,6 +10,8 @@ from typing import Annotated
 from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
 from mmalign.ranges import COUNT, PORT, Range, check_ranges
+from mmalign.rewards.cards import find_card
+from mmalign.training.preflight_rewards import check_ready
 from mmalign.web.tokens import check_address, chosen_token
 
 
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(command: ServeCommand) -> int:
     """Load the reward, say where it is, and answer until Ctrl-C, or until whoever supervises it ends it."""
+    check_ready(find_card(command.reward))
     import torch
     from rich.console import Console
 

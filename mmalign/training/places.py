@@ -17,8 +17,21 @@ def check_new_folder(out: Path, *, way_out: str = "give another --out") -> None:
         ConfigError: it is there and not empty, is a file, or may not be written.
     """
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out} exists already; {way_out}")
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be read ({error.strerror}); give another --out") from None
+    if taken:
+        raise ConfigError(f"{out} exists already; {way_out}")
+    check_writable(out)
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a folder, there already or not, that cannot be made or written.
+
+    Raises:
+        ConfigError: with the reason of the disk.
+    """
+    try:
         parent = existing(out)
         if not parent.is_dir():
             raise ConfigError(f"{out} cannot be made: {parent} is a file; give another --out")

@@ -30,15 +30,20 @@ def check_rewards(recipe: Recipe) -> None:
     check_gradient(recipe, rewards)
 
 
-def check_card(card: RewardCard, *, modality: str) -> None:
+def check_card(card: RewardCard, *, modality: str, who: str = "this recipe") -> None:
     """Refuse a reward that would have no score for any sample of a generator.
+
+    Args:
+        card: of the reward.
+        modality: what is made.
+        who: makes it, for the message.
 
     Raises:
         ConfigError: its medium, what it needs beside a prompt, or that it is not on this machine.
     """
     if not card.takes(modality):
         raise ConfigError(
-            f"reward '{card.name}' takes {' or '.join(card.modalities)}, and this recipe makes {modality}; "
+            f"reward '{card.name}' takes {' or '.join(card.modalities)}, and {who} makes {modality}; "
             "`mmalign rewards` lists what each one takes"
         )
     missing = [need for need in card.needs if need != "prompt"]

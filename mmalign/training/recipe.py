@@ -328,7 +328,7 @@ def _convert(hint: Any, value: Any, *, file: Path, place: str) -> Any:
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as a text
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif (origin is Literal and value in arguments) or (isinstance(hint, type) and type(value) is hint):
         return value

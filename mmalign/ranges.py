@@ -126,7 +126,8 @@ def check_ranges(settings: Any, *, place: str) -> None:
     Raises:
         ConfigError: with the field, its value and its range.
     """
-    for field in number_fields(type(settings)):
+    cls: type = type(settings)
+    for field in number_fields(cls):
         value = getattr(settings, field.name)
         if value is None and field.optional:
             continue
@@ -146,7 +147,7 @@ def _check(value: Any, field: NumberField, name: str) -> None:
     if not math.isfinite(_float(value)) and not field.whole:
         also = "" if allowed == FINITE else f", {allowed}"
         raise ConfigError(f"{name} = {shown}: expected a finite number{also}")
-    limit = f" and at most {MOST_WHOLE}" if field.whole and allowed.most is None and value > 0 else ""
+    limit = f" and at most {MOST_WHOLE}" if field.whole and allowed.most is None and _float(value) > 0 else ""
     why = f"; {allowed.why}" if allowed.why else ""
     raise ConfigError(f"{name} = {shown}: expected {allowed}{limit}{why}")
 

@@ -151,7 +151,7 @@ def show_ranges(cls: type) -> None:
     ranges = {field.name: field for field in number_fields(cls) if field.range is not None}
     for owner in cls.__mro__:
         for name, hint in inspect.get_annotations(owner).items():
-            extras = getattr(hint, "__metadata__", ())
+            extras: tuple[Any, ...] = getattr(hint, "__metadata__", ())
             if name in ranges and len(extras) == 1 and isinstance(extras[0], Range):
                 field = ranges[name]
                 metavar = "INT" if field.whole else "FLOAT"

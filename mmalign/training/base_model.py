@@ -75,12 +75,12 @@ def read_base_model(name: str) -> BaseModel:
     pipeline = _json(folder / PIPELINE_INDEX).get("_class_name")
     if not isinstance(pipeline, str):
         raise _not_loadable(name, f"{PIPELINE_INDEX} names no class")
-    made = "scene3d" if (folder / VIEWS_INDEX).is_file() else pipeline_medium(pipeline)
+    made: Modality | None = "scene3d" if (folder / VIEWS_INDEX).is_file() else pipeline_medium(pipeline)
     return BaseModel(
         name=name,
         folder=folder,
         pipeline=pipeline,
-        modality=cast(Modality | None, made),
+        modality=made,
         on_tokens=False,
         flow=_is_flow(folder / "scheduler" / "scheduler_config.json"),
         licence=licence,

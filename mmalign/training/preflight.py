@@ -13,6 +13,7 @@ from mmalign.data.pairs import read_pairs
 from mmalign.data.prompts import read_prompts
 from mmalign.data.ratings import read_demonstrations, read_ratings
 from mmalign.errors import ConfigError, DataError, MmalignError
+from mmalign.methods.configs.online import GroupConfig
 from mmalign.suffixes import can_hold
 from mmalign.training.base_model import BaseModel, read_base_model, settled
 from mmalign.training.places import check_new_folder, check_space
@@ -54,6 +55,7 @@ def preflight(recipe: Recipe, *, folder: Path | None = None) -> Recipe:
     if model is not None:
         checks.run(lambda: check_model(recipe, model))
     checks.run(lambda: check_rewards(recipe))
+    checks.run(lambda: check_groups(recipe))
     training = checks.run(lambda: read_prompts(str(recipe.prompts))) if recipe.prompts else None
     heldout = (
         checks.run(lambda: read_prompts(str(recipe.heldout_prompts))) if recipe.heldout_prompts else None
@@ -123,6 +125,22 @@ def check_model(recipe: Recipe, model: BaseModel) -> None:
         raise ConfigError(
             f"{recipe.method.name}: '{model.name}' is {kind} by its scheduler; take method {other[1]}"
         )
+
+
+def check_groups(recipe: Recipe) -> None:
+    """Refuse optimiser steps that hold no whole groups of samples.
+
+    Raises:
+        ConfigError: with the two numbers.
+    """
+    method = recipe.method
+    if isinstance(method, GroupConfig) and recipe.labels is None:
+        count = recipe.train.batch_size * method.updates_per_rollout
+        if count % method.group_size:
+            raise ConfigError(
+                f"train.batch_size x updates_per_rollout = {count} samples are no whole groups of method.group_size = "
+                f"{method.group_size}; make it a multiple"
+            )
 
 
 def read_table(recipe: Recipe) -> Table | None:

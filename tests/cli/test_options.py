@@ -1,9 +1,11 @@
 """Options that are given twice: refused where one value counts, and several where several do, in either spelling."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from mmalign.cli import generate, reward, serve
 from mmalign.cli.align import parse_recipe
 from mmalign.cli.generate import GenerateCommand
 from mmalign.cli.merge import MergeCommand
@@ -11,7 +13,7 @@ from mmalign.cli.options import parse
 from mmalign.cli.reward import EvaluateCommand
 from mmalign.cli.score import ScoreCommand
 from mmalign.cli.serve import ServeCommand
-from mmalign.errors import ConfigError
+from mmalign.errors import ConfigError, MmalignError
 
 NAME = "image/flow_dpo"
 
@@ -147,3 +149,36 @@ def test_the_same_option_is_taken_where_it_does_something() -> None:
     assert parse_recipe(NAME, ["--evaluation.glance", "9"]).evaluation.glance == 9
     assert parse_recipe(NAME, ["--evaluation.every", "0"]).evaluation.glance == 128
     assert parse_recipe("image/rwr", ["--method.temperature", "2"]).method.temperature == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("main", "line", "message"),
+    [
+        (
+            generate.main,
+            "embedded/tones --guide best_of_n --reward placebo --reward shapes-truth",
+            "takes image, and model",
+        ),
+        (
+            generate.main,
+            "embedded/shapes-flow --lora {here}/lora",
+            "lora: no such folder; a run has one, RUN/lora",
+        ),
+        (generate.main, "embedded/nothing", "no embedded model is called 'embedded/nothing'"),
+        (reward.main, "train --data {here}/none.csv", "none.csv: no such file; give a table with --data"),
+        (
+            reward.main,
+            "train --data {here}/a.csv --backbone embedded/shapes-clp",
+            "Did you mean 'embedded/shapes-clip'",
+        ),
+        (serve.main, "--reward pickscore-v1", "its weights"),
+    ],
+)
+def test_other_commands_look_before_they_load(
+    main: Callable[[Sequence[str]], int], line: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("prompt,chosen,rejected\n")
+    more = {serve.main: "", generate.main: " --prompt p --out {here}/out"}.get(main, " --out {here}/out")
+    with pytest.raises(MmalignError, match=message):
+        main((line + more).format(here=tmp_path).split())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

@@ -47,6 +47,10 @@ MISTAKES = {
         f"{NAME} --train.batch-size 2",
         "train.micro_batch_size = 16 is more than train.batch_size = 2",
     ),
+    "no whole groups": (
+        "image/nft --train.batch-size 60 --train.micro-batch-size 60",
+        "train.batch_size x updates_per_rollout = 60 samples are no whole groups of method.group_size = 8",
+    ),
     "idle option": (f"{NAME} --evaluation.every 0 --evaluation.glance 9", "would do nothing"),
     "option of another medium": (f"{NAME} --sampling.duration-s 3", "sampling.duration_s is of audio"),
     "missing pairs": (

@@ -5,13 +5,15 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
+from mmalign.cli.options import given, parse
 from mmalign.errors import ConfigError
 from mmalign.locks import LockedError
 from mmalign.rewards.cards import is_address, parse_weighted
 from mmalign.roots import rooted
 from mmalign.stopping import exit_status
+from mmalign.training.base_model import read_base_model
+from mmalign.training.idle import refuse_idle
+from mmalign.training.preflight import preflight
 from mmalign.training.recipe import Recipe, load_recipe, recipe_files
 from mmalign.trust import demand
 
@@ -31,12 +33,18 @@ def main(arguments: Sequence[str]) -> int:
         print("\nrecipes:", ", ".join(recipe_files()))
         return 0 if rest else 2
     rest, root = take_root(rest)
+    if not rest:
+        print(HELP)
+        return 2
     with rooted(root):
         if rest[0].startswith("--resume"):
             return _resume(rest)
         name, *rest = rest
-        dry_run = "--dry-run" in rest
-        recipe = parse_recipe(name, [item for item in rest if item != "--dry-run"])
+        dry_run = rest.count("--dry-run")
+        if dry_run > 1:
+            raise ConfigError("--dry-run is given twice; leave one of them out")
+        recipe = preflight(parse_recipe(name, [item for item in rest if item != "--dry-run"]))
+        say_licence(recipe)
         return _dry_run(recipe) if dry_run else run(recipe)
 
 
@@ -59,9 +67,14 @@ def take_root(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def parse_recipe(name: str, options: Sequence[str]) -> Recipe:
-    """A recipe by name with fields overridden by options."""
-    default = load_recipe(name)
-    recipe = tyro.cli(Recipe, default=default, args=list(options), prog=f"mmalign align {name}")
+    """A recipe by name with fields overridden by options.
+
+    Raises:
+        MmalignError: no such recipe, options that cannot work together, one that would do nothing, or a server of
+            rewards that a recipe's file names and nobody trusted.
+    """
+    recipe = parse(Recipe, options, prog=f"mmalign align {name}", default=load_recipe(name))
+    refuse_idle(recipe, given(options))
     if not name.endswith(".py"):
         refuse_addresses(recipe, name, typed=options)
     return recipe
@@ -83,6 +96,16 @@ def refuse_addresses(recipe: Recipe, file: str, *, typed: Sequence[str] = ()) ->
             demand(parse_weighted(name)[0], f"{file} names it as a reward, to which samples are sent")
 
 
+def say_licence(recipe: Recipe) -> None:
+    """What the base's licence is; what is trained on it goes by it too."""
+    model = read_base_model(recipe.model)
+    if model.licence != "Apache-2.0":
+        print(
+            f"licence of {recipe.model}: {model.licence or 'its files name none; look it up'}",
+            file=sys.stderr,
+        )
+
+
 def run(recipe: Recipe, folder: Path | None = None) -> int:
     """Run a recipe in a new folder, or go on in ``folder``."""
     from mmalign.training.folder import new_run_folder
@@ -95,7 +118,7 @@ def run(recipe: Recipe, folder: Path | None = None) -> int:
 
     processes = Processes()
     if folder is None:
-        new = new_run_folder(recipe.out, recipe.name) if processes.main else ""
+        new = new_run_folder(recipe.out, recipe.title) if processes.main else ""
         folder = Path(processes.tell(str(new)))
     try:
         align(recipe, folder)
@@ -129,7 +152,7 @@ def _resume(arguments: list[str]) -> int:
         raise ConfigError(f"{folder}: no recipe.yaml here, so no run to go on with")
     recipe = load_recipe(str(path / "recipe.yaml"))
     refuse_addresses(recipe, str(path / "recipe.yaml"))
-    return run(recipe, path)
+    return run(preflight(recipe, folder=path), path)
 
 
 def _dry_run(recipe: Recipe) -> int:

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
+from mmalign.cli.options import parse
 from mmalign.cli.reward_overoptimise import OveroptimiseCommand, overoptimise
 from mmalign.cli.reward_train import AdaptCommand, TrainCommand, adapt, train
 from mmalign.cli.root import in_root
 from mmalign.errors import ConfigError, UnknownNameError
 from mmalign.locks import locked_output
+from mmalign.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,18 +37,17 @@ class EvaluateCommand:
     """Write all of it as JSON too."""
     root: Path | None = None
     """Media of the tables may lie anywhere below this folder; by default, below each table's own."""
-    threshold: float = 0.0
+    threshold: Annotated[float, NOT_NEGATIVE] = 0.0
     """The difference of scores up to which MJ-Bench's protocol sees a tie."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Samples, or pairs, per call of the reward."""
-    resamples: int = 1_000
+    resamples: Annotated[int, COUNT] = 1_000
     """Of the intervals."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         if not self.data:
             raise ConfigError("no preferences to judge by: add --data FILE")
-        if self.batch_size < 1 or self.resamples < 1 or not self.threshold >= 0:
-            raise ConfigError("--batch-size and --resamples are at least 1, and --threshold at least 0")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     if name not in actions:
         raise UnknownNameError("action of mmalign reward", name, actions)
     kind, act = actions[name]
-    command = tyro.cli(kind, prog=f"mmalign reward {name}", args=rest)
+    command = parse(kind, rest, prog=f"mmalign reward {name}")
     with nullcontext() if command.out is None else locked_output(command.out):
         try:
             return in_root(act, command)

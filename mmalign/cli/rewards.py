@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import tyro
 import yaml
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.data.writers import format_rows
 from mmalign.rewards.card_trust import beyond_its_folder
 from mmalign.rewards.cards import RewardCard, card_file, cards, look_at_card
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UnknownNameError: no reward has this name.
     """
-    command = tyro.cli(RewardsCommand, prog="mmalign rewards", args=arguments)
+    command = parse(RewardsCommand, arguments, prog="mmalign rewards")
     if command.name is None:
         print(listing() + plug_in_listing(), end="")
         return 0

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
+from mmalign.cli.options import parse
 from mmalign.data.writers import TableFormat
 from mmalign.errors import ConfigError
 from mmalign.locks import locked_output
+from mmalign.ranges import COUNT, check_ranges
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,9 +69,9 @@ class ScoreCommand:
     """Write here, whole or not at all, instead of to standard output."""
     format: TableFormat | None = None
     """By default the suffix of --out, or a table."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Files per forward pass. Twice as many are read ahead, as far as --max-medium-mb allows."""
-    max_medium_mb: int = 512
+    max_medium_mb: Annotated[int, COUNT] = 512
     """Memory in MB that reading one file may take, and all files that are read ahead together. A file above it is a
     failed row: 25 megapixels of a picture, 81 frames of 832 x 480 or 4 minutes of stereo are below."""
     resume: bool = False
@@ -82,14 +83,11 @@ class ScoreCommand:
     reasons as text."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         if not self.paths:
             raise ConfigError("nothing to score: name media files, folders, manifests or datasets")
         if not self.reward:
             raise ConfigError("no reward: add --reward NAME; `mmalign rewards` lists them")
-        if self.batch_size < 1:
-            raise ConfigError(f"--batch-size = {self.batch_size}, but a batch holds at least 1")
-        if self.max_medium_mb < 1:
-            raise ConfigError(f"--max-medium-mb = {self.max_medium_mb}, but a medium takes at least 1 MB")
         if self.format == "parquet" and self.out is None:
             raise ConfigError("parquet is no text: add --out FILE")
         if self.resume and self.out is None:
@@ -126,7 +124,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         MmalignError: wrong usage; nothing was written.
     """
-    command = tyro.cli(ScoreCommand, prog="mmalign score", args=arguments)
+    command = parse(ScoreCommand, arguments, prog="mmalign score")
     with nullcontext() if command.out is None else locked_output(command.out):
         return run(command)
 

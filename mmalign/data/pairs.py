@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
@@ -17,6 +17,9 @@ TIES: tuple[Tie, ...] = get_args(Tie)
 """What the column ``verdict`` says where neither side is better: both are as good, or both are bad."""
 CHOSEN = "chosen"
 """What the column ``verdict`` says, or nothing, where one side is better."""
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         write_parquet(rows, unfinished, text=TEXTS)
 
 
-def best_against_worst(scores: Tensor, *, pairs_per_group: int = 1) -> list[tuple[int, int, int]]:
+def best_against_worst(scores: "Tensor", *, pairs_per_group: int = 1) -> list[tuple[int, int, int]]:
     """Pairs inside each prompt's group: best against worst, second best against second worst, and so on.
 
     Samples without a score (NaN) take no part, and no pair is made of equal scores.

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from mmalign.data.hub import DatasetOptions, DatasetSample, is_dataset, read_dataset
-from mmalign.data.tables import TABLE_SUFFIXES, Record, brief, is_file, is_folder, is_text, read_records
+from mmalign.data.tables import TABLE_SUFFIXES as TABLE_SUFFIXES
+from mmalign.data.tables import Record as Record
+from mmalign.data.tables import brief, is_file, is_folder, is_text
+from mmalign.data.tables import read_records as read_records
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import CONTEXT_MEDIA, MEDIA, MEDIA_SUFFIXES, Media, Modality, SampleFile
 from mmalign.roots import root_of

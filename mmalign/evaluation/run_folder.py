@@ -105,11 +105,11 @@ def _samples(folder: Path, reward: str | None) -> dict[tuple[str, int], dict[str
         for column in ("file_name", "prompt", "seed"):
             if column not in row:
                 raise DataError(f"no field '{column}'", file=file, row=number)
-        name = PurePath(str(row["file_name"]))
-        if not lies_in(folder / name, folder):
-            raise DataError(f"'{name}' lies outside this folder", file=file, row=number, column="file_name")
+        medium = folder / str(row["file_name"])
+        if not lies_in(medium, folder):
+            raise DataError(f"'{row['file_name']}' lies outside this folder", file=file, row=number, column="file_name")
         key = (str(row["prompt"]), int(row["seed"]))
-        samples[key] = {"path": folder / name, "score": scores.get(name.name)}
+        samples[key] = {"path": medium, "score": scores.get(medium.name)}
     return samples
 
 

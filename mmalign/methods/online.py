@@ -102,6 +102,6 @@ def join(parts: Sequence[Trajectory]) -> Trajectory:
     )
 
 
-def scale_of(guidance: float) -> float | None:
-    """A scale, or None where it is 1 and so costs no second branch."""
+def scale_of(guidance: float | None) -> float | None:
+    """A scale, or None where there is none or it is 1 and so costs no second branch."""
     return None if guidance == 1 else guidance

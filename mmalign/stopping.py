@@ -34,7 +34,7 @@ def exit_status(stopped: KeyboardInterrupt) -> int:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn the signals into ``Stopped``; one that is ignored, as under nohup, stays so."""
+    """Turn the signals into ``Stopped``; one that is ignored, as SIGHUP is under nohup, stays so."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Stopped(signum)
@@ -77,10 +77,18 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may listen to signals
         return
-    heard = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    heard = [signum for signum in SIGNALS if _is_heard(signum)]
     before = {signum: signal.signal(signum, handler) for signum in heard}
     try:
         yield
     finally:
         for signum, old in before.items():
             signal.signal(signum, old)
+
+
+def _is_heard(signum: int) -> bool:
+    now = signal.getsignal(signum)
+    if now is None:
+        return False  # a listener in C, which could not be put back
+    # A shell's script starts what it puts into the background with SIGINT ignored, and then sends it one to end it.
+    return now is not signal.SIG_IGN or signum == signal.SIGINT

@@ -148,7 +148,8 @@ class TokenGenerator:
             raise ConfigError(f"{folder}: no adapter_config.json here; give a run's lora folder")
         if self.kept.layers:
             raise ConfigError("the model has a LoRA already; load this one into a fresh model")
-        self.model.load_adapter(folder, is_trainable=True)
+        with _own_names(self.model):
+            self.model.load_adapter(folder, is_trainable=True)
         for parameter in lora.trainable(self.model):
             parameter.data = parameter.data.float()  # as a fresh one is held
         self._lora_changed()
@@ -374,6 +375,19 @@ class TokenGenerator:
                 f"{type(self.model).__name__}: the log-probabilities of drawn tokens are off by {error:.2g} in a "
                 "teacher-forced call; aligning it would go wrong in silence"
             )
+
+
+@contextmanager
+def _own_names(model: Any) -> Iterator[None]:
+    """Let a model forget how transformers renamed an adapter's weights, or it renames its own when it is saved."""
+    name = "_weight_conversions"
+    known, own = name in vars(model), vars(model).get(name)
+    try:
+        yield
+    finally:
+        vars(model).pop(name, None)
+        if known:
+            setattr(model, name, own)
 
 
 def _branches(conditioning: Conditioning, guidance: float | None) -> list[Arguments]:

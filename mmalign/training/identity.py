@@ -1,6 +1,7 @@
 """What something is, as a digest of its contents: files, models, rewards, tables and weights, wherever they lie."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -80,7 +81,7 @@ def _revision(repository: str) -> str:
 
 
 def of_reward(name: str) -> str:
-    """Of a reward's card, its weights, the files among its options, and the rewards that it is made of.
+    """Of a reward's card, its weights, its own module, files among its options, and the rewards that it is made of.
 
     "unknown" where weights of any of them are not on this machine yet.
 
@@ -95,8 +96,16 @@ def of_reward(name: str) -> str:
         for value in card.options.values()
         if isinstance(value, str) and Path(value).is_file()
     ]
+    options += _code(card)
     weights, others = _weights(card), [of_reward(part) for part in card.made_of]
     return UNKNOWN if UNKNOWN in (*weights, *others) else digest([fields, weights, options, others])
+
+
+def _code(card: RewardCard) -> list[str]:
+    """Of a user's own single module; mmalign's and those of packages have versions, and nothing is imported here."""
+    module = card.target.partition(":")[0]
+    spec = None if "." in module else importlib.util.find_spec(module)
+    return [of_file(Path(spec.origin))] if spec is not None and spec.has_location and spec.origin else []
 
 
 def _weights(card: RewardCard) -> list[str]:

@@ -190,7 +190,7 @@ def test_one_lora_of_a_pipeline_with_patterns_comes_back_in_plain_diffusers(tmp_
         rank_pattern={"to_v": 3},
         alpha_pattern={"to_q": 1},
     )
-    denoiser.add_adapter(config)
+    denoiser.add_adapter(config)  # type: ignore[operator]
     for k, parameter in enumerate(lora.trainable(denoiser)):
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(k))
     adapter.save_lora(tmp_path / "lora")

@@ -37,6 +37,7 @@ def check(method: Callable[[WeightedSum], Method], generator: Any, folder: Path)
     start = [p.detach().clone() for p in lora.trainable(generator.policy)]
 
     def trained(name: str, until: tuple[int, ...]) -> tuple[list[dict[str, float]], list[float]]:
+        reward = constrained(folder)
         for last in until:
             for parameter, value in zip(lora.trainable(generator.policy), start, strict=True):
                 parameter.data.copy_(value)

@@ -158,6 +158,7 @@ def test_a_run_that_was_moved_goes_on_from_another_folder(
     )
     monkeypatch.chdir(tmp_path / "home")
     whole = summary(align(named, Path("whole")))
+    moved = tmp_path / "home" / "whole"
     for stage, file, step in (("after", "00002.png", 0), ("training", "00004.png", 0)):
         monkeypatch.chdir(tmp_path / "home")
         killed = kill_in(stage, monkeypatch, file=file, step=step)

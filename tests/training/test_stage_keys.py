@@ -242,3 +242,16 @@ def test_what_is_still_to_be_fetched_is_compared_once_it_is_here(tmp_path: Path)
         StageKeys(run).check_training({"model": identity.UNKNOWN, "reward r": "unknown x 1", "train.seed": 1})
     with pytest.raises(ConfigError, match=r"model: a -> c"):
         StageKeys(run).check_training({"model": "c", "reward r": "b x 1", "train.seed": 0})
+
+
+def test_the_code_of_ones_own_reward_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.yaml").write_text(
+        "target: own_redness:Redness\nmodalities: [image]\nunit: x\nhigher_is_better: true\n"
+        "differentiable: false\nsource: a test\n"
+    )
+    found = []
+    for text in ("1", "2", "1"):
+        (tmp_path / "own_redness.py").write_text(f"raise RuntimeError({text})  # nobody runs this\n")
+        found.append(identity.of_reward(str(tmp_path / "own.yaml")))
+    assert found[0] == found[2] != found[1]

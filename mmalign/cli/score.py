@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -97,7 +98,7 @@ class ScoreCommand:
             raise ConfigError(
                 f"--out {self.out}: no format has this suffix; use {', '.join(FORMATS)}, or add --format"
             )
-        if self.out is not None and self.out.is_dir():
+        if self.out is not None and os.path.isdir(self.out):  # which raises at no name
             raise ConfigError(f"--out {self.out} is a folder; name a file")
         _ = self.shard_of
 
@@ -210,9 +211,10 @@ def _one_sentence(command: ScoreCommand) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = error.filename or command.out or "the output"
-        rest = "; what was scored is kept, --resume goes on" if command.out is not None else ""
-        raise ConfigError(f"{where}: {error.strerror or error}{rest}") from None
+        said = error.strerror or str(error)
+        named = "" if error.filename is None else f" ({error.filename})"
+        where = "the rows" if command.out is None else f"--out {command.out}"
+        raise ConfigError(f"{where} cannot be written, or a file not be opened: {said}{named}") from None
 
 
 @contextmanager

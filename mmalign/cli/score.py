@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -96,7 +97,7 @@ class ScoreCommand:
             raise ConfigError(
                 f"--out {self.out}: no format has this suffix; use {', '.join(FORMATS)}, or add --format"
             )
-        if self.out is not None and self.out.is_dir():
+        if self.out is not None and os.path.isdir(self.out):  # which raises at no name
             raise ConfigError(f"--out {self.out} is a folder; name a file")
         _ = self.shard_of
 

@@ -300,7 +300,7 @@ finally:
 @pytest.mark.parametrize(
     ("paths", "out", "said"),
     [
-        ("{folder}/000.png", "{folder}/000.png/scores.jsonl", "Not a directory"),
+        ("{folder}/000.png", "{folder}/000.png/scores.jsonl", "000.png/scores.jsonl cannot be written"),
         ("{folder}/000.png", "/proc/scores.jsonl", "/proc/"),
         ("{folder}/000.png", "{folder}/" + "x" * 300 + ".jsonl", "File name too long"),
         ("{folder}/" + "x" * 300 + ".png", "{folder}/scores.jsonl", "x" * 300),

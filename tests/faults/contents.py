@@ -12,6 +12,8 @@ CLOCK = frozenset(("wall_s", "peak_rss_mb", "at", "per_s", "wall_s_per_step"))
 """Fields that differ between two runs that nothing disturbed."""
 EVENTS = "events.out.tfevents."
 """Files of tensorboard: one for every process that trained, with the time in its name."""
+WATCHED = "progress.json"
+"""What is told to whoever watches, at most once a second; it has to be there and whole."""
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -28,7 +30,8 @@ def _content(path: Path) -> Any:
         return _tensors(path)
     data = path.read_bytes()
     if path.suffix == ".json":
-        return _timeless(json.loads(data))
+        values = _timeless(json.loads(data))
+        return sorted(values) if path.name == WATCHED else values
     if path.suffix in (".html", ".md"):
         return _without_durations(data.decode())
     return data
@@ -52,7 +55,7 @@ def _timeless(value: Any) -> Any:
 
 def _without_durations(page: str) -> str:
     """A page without the times and the memory that it tells."""
-    return re.sub(r"\d+(\.\d+)?(?= (s|min|h|MB|GB)\b)", "#", page)
+    return re.sub(r"\d[\d.,]*\s(h|min|s|MB|GB)\b(\s\d[\d.,]*\s(min|s)\b)*", "#", page)
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ STAGES = {
     "held-out samples, after": ("image/flow_dpo", "", "samples/after/"),
     "report": ("image/flow_dpo", "", "report.html"),
     "score": ("score", "read", "drawn/00009.png"),
-    "generate": ("generate", "", "drawn/00006"),
+    "generate": ("generate", "", "00006.png"),
     "reward train": ("reward train", "read", "drawn/00009.png"),
 }
 """Where a signal comes: in which command, before what kind of event ("" for a change), to a path with what in it."""
@@ -64,6 +64,8 @@ def stop_once(place: Place, number: int) -> Stop:
     note = place.folder / "signalled"
     note.unlink(missing_ok=True)
     ended = place.run(command.arguments, on=_sending(sent, kind, part, str(note)), reads=kind == "read")
+    if not note.exists():
+        return Stop(stage, sent.name, "", f"never came to {part}: {ended.words}", 0.0)
     took = time.time() - float(note.read_text())
     lines = ended.err.strip().splitlines() or [""]
     result = _fault(ended.status, 128 + sent, ended.err, took) or (

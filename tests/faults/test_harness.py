@@ -29,6 +29,7 @@ Path(sys.argv[2]).write_text("elsewhere")
 shutil.rmtree(here / "new")
 """
 ROOT = Path(__file__).parents[2]
+TIMES = ("0.4 s", "59 s", "1 min 0 s", "2 h 3 min", "2,310 MB")
 
 
 def folder(place: Path, **changes: object) -> Path:
@@ -38,7 +39,7 @@ def folder(place: Path, **changes: object) -> Path:
     save_file({**tensors, **changes.get("tensors", {})}, place / "w.safetensors")  # type: ignore[dict-item]
     summary = {"gain": 0.25, "wall_s": random.random(), "rounds": [{"step": 1, "at": random.random()}]}
     (place / "summary.json").write_text(json.dumps(summary | dict(changes.get("summary", {}))))  # type: ignore[call-overload]
-    (place / "report.html").write_text(f"<td>gain 0.25</td><td>{random.random():.1f} s</td>")
+    (place / "report.html").write_text(f"<td>gain 0.25, 3 steps</td><td>{random.choice(TIMES)}</td>")
     (place / "a.png").write_bytes(bytes(changes.get("picture", b"picture")))  # type: ignore[call-overload]
     return place
 

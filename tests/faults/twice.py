@@ -23,7 +23,7 @@ _RESUME = ("align", "--resume", "run")
 HELD_AT = {
     "image/flow_dpo": "step-000002",
     "score": "scores.jsonl",
-    "generate": "drawn/00008",
+    "generate": "00008.png",
     "reward train": "card.yaml",
     "export": "exported/",
 }

@@ -42,12 +42,20 @@ def do_rows(
         if number in done:
             continue
         where = where or Place(place)
-        row = {"number": number, **asdict(once(where, number))}
+        row = {"number": number, **_done(once, where, number)}
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
         done[number] = row
     return [done[number] for number in wanted]
+
+
+def _done(once: Callable[[Place, int], Any], place: Place, number: int) -> dict[str, Any]:
+    """The row; what hangs, or could not be brought to where it is disturbed, is one that is not as it should be."""
+    try:
+        return asdict(once(place, number))
+    except (AssertionError, TimeoutError, OSError) as error:
+        return {"result": f"{type(error).__name__}: {error}"}
 
 
 def read_rows(log: Path) -> dict[int, dict[str, Any]]:

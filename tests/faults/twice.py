@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.faults import rows
@@ -67,9 +68,12 @@ def twice(place: Place, number: int) -> Twice:
     elif name == "image/flow_dpo":
         second = _RESUME
     held = place.start(first, on=holding_before(HELD_AT[name]))
-    wait_for_stop(held)
-    second_ended = place.run(second)
-    os.kill(held.pid, signal.SIGCONT)
+    try:
+        wait_for_stop(held)
+        second_ended = place.run(second)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(held.pid, signal.SIGCONT)
     first_ended = finish(held)
     said = one_sentence(second_ended)
     if said is None:

@@ -23,6 +23,14 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\s-]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
+def test_there_are_links_of_every_kind() -> None:
+    links = [link for page in PAGES for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    relative = [link for link in links if ":" not in link.partition("#")[0]]
+    assert len(PAGES) >= 25
+    assert len(relative) >= 100
+    assert sum("#" in link for link in relative) >= 10
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text(encoding="utf-8")):

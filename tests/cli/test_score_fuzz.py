@@ -185,6 +185,7 @@ def every_row_comes_out(folder: Path, drawn: list[Any]) -> None:
     for row, entry in zip(scored, drawn, strict=True):
         if isinstance(entry, str) and ("outside" in entry or entry == "link.png"):
             assert "lies outside" in row.status
+    assert opened or not any(whole), "the hook hears what is opened"
     assert not [path for path in opened if Path(path).resolve() == outside]
 
 

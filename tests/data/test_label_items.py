@@ -135,6 +135,7 @@ def test_nothing_outside_the_folder_is_shown(tmp_path: Path) -> None:
     (folder / "0.png").write_bytes(b"x")
     found = list_samples(folder)
     assert [file for _, _, file in found.samples] == ["0.png"]
+    assert len(found.missing) == 2
     assert all("outside" in str(error) for error in found.missing)
 
 

@@ -38,6 +38,12 @@ def patterns() -> list[re.Pattern[str]]:
 MESSAGES = patterns()
 
 
+def test_the_page_quotes_some() -> None:
+    assert len(QUOTED) >= 11
+    assert len(TABLE) >= 8
+    assert len(MESSAGES) > 1000
+
+
 @pytest.mark.parametrize("quoted", QUOTED)
 def test_a_quoted_message_is_one_of_the_code(quoted: str) -> None:
     assert any(message.fullmatch(quoted) for message in MESSAGES), quoted

@@ -145,6 +145,7 @@ def test_prompts_and_settings_are_quoted_and_never_run(make_run: MakeRun) -> Non
     page = Page(html)
     assert "b" not in page.tags
     assert "script" not in page.tags
+    assert page.addresses
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
     assert "&lt;b&gt;star&lt;/b&gt; &amp; a $square" in html
     assert PROMPTS[1] in page.text

@@ -198,6 +198,8 @@ def test_blending_moves_a_copy_by_its_share(generator: DenoisingGenerator) -> No
         parameter.data += 1
     new = {name: p.detach().clone() for name, p in generator.policy.named_parameters() if p.requires_grad}
     generator.kept.blend("old", decay=0.75)
+    assert {path.removeprefix("old/") for path in generator.kept.state()} == old.keys()
+    assert old
     for path, tensor in generator.kept.state().items():
         name = path.removeprefix("old/")
         assert_close(tensor, 0.75 * old[name] + 0.25 * new[name])

@@ -108,6 +108,7 @@ def test_rows_keep_prompt_and_media_together_and_count() -> None:
     share = sum(found.turned) / len(found.turned)
     assert abs(share - 0.2) < 3 * (0.2 * 0.8 / len(found.turned)) ** 0.5
     assert {row["annotator"] for row in found.pairs} == {"x/0", "x/1", "x/2"}
+    assert found.ties
     assert all(
         row["ranks"] == [1, 1] and row["samples"] == list(media[int(row["prompt"])]) for row in found.ties
     )
@@ -129,6 +130,7 @@ def test_groups_follow_their_own_taste() -> None:
         (first, second),
         generator=generator(),
     )
+    assert {row["annotator"].split("/")[0] for row in found.pairs} == {"kind", "colour"}
     for row in found.pairs:
         group, i = row["annotator"].split("/")[0], int(row["prompt"])
         assert (row["chosen"] == "a") == bool(first[group][i] > second[group][i])

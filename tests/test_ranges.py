@@ -54,13 +54,18 @@ def settings() -> Iterator[Any]:
             yield parse(cls, COMMANDS[cls.__name__].split(), prog="test")
 
 
+def numbers_of(one: object) -> tuple[NumberField, ...]:
+    cls: type = type(one)
+    return number_fields(cls)
+
+
 ALL = {
     type(one).__qualname__ + ("" if type(one).__name__ != "TrainCommand" else "s"): one for one in settings()
 }
 FIELDS = [
     pytest.param(one, field, id=f"{name}.{field.name}")
     for name, one in ALL.items()
-    for field in number_fields(type(one))
+    for field in numbers_of(one)
 ]
 
 
@@ -119,7 +124,7 @@ def test_the_message_says_the_field_the_value_and_the_range() -> None:
         ({"learning_rate": math.inf}, "train.learning_rate = inf: expected a finite number"),
     ):
         with pytest.raises(ConfigError) as caught:
-            TrainConfig(**change)  # type: ignore[arg-type]
+            TrainConfig(**change)
         assert message in str(caught.value)
     with pytest.raises(ConfigError, match=r"method\.guidance = 0\.0: expected at least 1; 1 is none"):
         configs.FlowGRPOConfig(guidance=0.0)

@@ -107,7 +107,9 @@ def _samples(folder: Path, reward: str | None) -> dict[tuple[str, int], dict[str
                 raise DataError(f"no field '{column}'", file=file, row=number)
         medium = folder / str(row["file_name"])
         if not lies_in(medium, folder):
-            raise DataError(f"'{row['file_name']}' lies outside this folder", file=file, row=number, column="file_name")
+            raise DataError(
+                f"'{row['file_name']}' lies outside this folder", file=file, row=number, column="file_name"
+            )
         key = (str(row["prompt"]), int(row["seed"]))
         samples[key] = {"path": medium, "score": scores.get(medium.name)}
     return samples

@@ -15,8 +15,8 @@ def tile_vae(pipeline: Any) -> None:
     Raises:
         ConfigError: its class cannot.
     """
-    vae = getattr(pipeline, "vae", None)
-    if vae is None or not hasattr(vae, "enable_tiling"):
+    vae: Any = getattr(pipeline, "vae", None)
+    if not hasattr(vae, "enable_tiling"):
         what = "this pipeline has no VAE" if vae is None else f"{type(vae).__name__} has no tiles"
         raise ConfigError(f"sampling.vae_tiling would be ignored: {what}; leave it out")
     vae.enable_tiling()

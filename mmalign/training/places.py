@@ -1,11 +1,11 @@
 """Where results go: a folder that nobody has yet, that can be written, on a disk with room for them."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from mmalign.errors import ConfigError
 from mmalign.locks import holds_something
+from mmalign.unfinished import temporary_name
 
 SPARE = 64 * 2**20
 """Bytes that stay free."""
@@ -37,7 +37,9 @@ def check_writable(out: Path) -> None:
         if not parent.is_dir():
             raise ConfigError(f"{out} cannot be made: {parent} is a file; give another --out")
         # Asked of the disk itself: permissions say nothing to an administrator, or of a disk that is read only.
-        Path(tempfile.mkdtemp(prefix=".mmalign-", dir=parent)).rmdir()
+        probe = parent / temporary_name("probe")
+        probe.mkdir()
+        probe.rmdir()
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error.strerror}); give another --out") from None
 

@@ -63,10 +63,10 @@ def preflight(recipe: Recipe, *, folder: Path | None = None) -> Recipe:
     table = checks.run(lambda: read_table(recipe))
     if table is not None:
         checks.run(lambda: check_media(table, recipe))
-    seen = [(training, str(recipe.prompts)), (table and table.prompts, table and str(table.file))]
-    for prompts, source in seen:
-        if prompts and heldout:
-            checks.run(lambda p=prompts, s=source: check_leaks(p, str(s), heldout, recipe))
+    if heldout and training:
+        checks.run(lambda: check_leaks(training, str(recipe.prompts), heldout, recipe))
+    if heldout and table is not None:
+        checks.run(lambda: check_leaks(table.prompts, str(table.file), heldout, recipe))
     checks.run(lambda: check_out(recipe, model, folder))
     checks.say()
     return settled(recipe)

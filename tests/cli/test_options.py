@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,8 @@ def test_other_commands_look_before_they_load(
     main: Callable[[Sequence[str]], int], line: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").write_text("prompt,chosen,rejected\n")
-    more = {serve.main: "", generate.main: " --prompt p --out {here}/out"}.get(main, " --out {here}/out")
+    of_commands: dict[Any, str] = {serve.main: "", generate.main: " --prompt p --out {here}/out"}
+    more = of_commands.get(main, " --out {here}/out")
     with pytest.raises(MmalignError, match=message):
         main((line + more).format(here=tmp_path).split())
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.data.cells import medium_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError
 from mmalign.files import whole_file

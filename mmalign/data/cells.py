@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmalign.data.readers import Record
+from mmalign.data.tables import Record
 from mmalign.errors import DataError
 
 

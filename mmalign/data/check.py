@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.data.pairs import Pair
-from mmalign.data.readers import read_records
 from mmalign.data.schemas import media_of, read_what_can_be
+from mmalign.data.tables import read_records
 from mmalign.errors import DataError
 
 NAMES = ("prompt", "caption", "captions", "text")

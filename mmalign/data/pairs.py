@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
 from mmalign.files import whole_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         write_parquet(rows, unfinished, text=TEXTS)
 
 
-def best_against_worst(scores: Tensor, *, pairs_per_group: int = 1) -> list[tuple[int, int, int]]:
+def best_against_worst(scores: "Tensor", *, pairs_per_group: int = 1) -> list[tuple[int, int, int]]:
     """Pairs inside each prompt's group: best against worst, second best against second worst, and so on.
 
     Samples without a score (NaN) take no part, and no pair is made of equal scores.

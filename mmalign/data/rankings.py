@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmalign.data.cells import list_of, medium_of, number_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import Record, read_records
 from mmalign.errors import DataError
 from mmalign.files import whole_file
 

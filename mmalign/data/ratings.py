@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, text_of
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import Record, read_records
 from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
 from mmalign.files import whole_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def write_ratings(path: Path, ratings: Sequence[Rating]) -> None:
         write_parquet(rows, unfinished, text=("prompt", "sample", *more))
 
 
-def best_of_each(scores: Tensor, *, kept: int = 1) -> list[tuple[int, int]]:
+def best_of_each(scores: "Tensor", *, kept: int = 1) -> list[tuple[int, int]]:
     """The best samples of each prompt's group; those without a score (NaN) are never among them.
 
     Args:

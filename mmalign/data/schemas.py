@@ -10,7 +10,7 @@ from mmalign.data.faults import fault_of
 from mmalign.data.pairs import pair_of
 from mmalign.data.rankings import ranking_of
 from mmalign.data.ratings import rating_of
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import Record, read_records
 from mmalign.errors import DataError
 
 

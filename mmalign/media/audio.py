@@ -12,8 +12,8 @@ from mmalign.files import whole_file
 from mmalign.media import sound_files
 from mmalign.media.checks import MAX_SOUND_VALUES, Modality, check_values, to_16_bits
 from mmalign.media.reading import check_suffix, reading
+from mmalign.suffixes import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_CHANNELS = 32
 LARGEST_KERNEL = 2**24
 """Entries of a resampling filter: 64 MB. Rates that share a divisor, as all usual ones do, need far fewer."""

@@ -14,8 +14,8 @@ from mmalign.errors import ConfigError, NonFiniteError, ShapeError
 from mmalign.files import whole_file
 from mmalign.media.checks import MAX_PICTURE_PIXELS, Modality, check_size, check_values, to_8_bits
 from mmalign.media.reading import check_suffix, reading
+from mmalign.suffixes import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """What is looked for in a file whatever its suffix. Not all that Pillow knows: for some it starts other programs."""
 

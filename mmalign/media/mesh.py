@@ -15,8 +15,7 @@ from mmalign.errors import ConfigError, NonFiniteError, ShapeError
 from mmalign.files import whole_file
 from mmalign.media.checks import MAX_MESH_BYTES, MAX_MESH_FACES, check_size, check_values, to_8_bits
 from mmalign.media.reading import check_suffix, reading
-
-MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
+from mmalign.suffixes import MESH_SUFFIXES as MESH_SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)

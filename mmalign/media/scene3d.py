@@ -18,9 +18,8 @@ from mmalign.media.checks import MAX_MESH_FACES, MAX_PICTURE_PIXELS, Modality, c
 from mmalign.media.image import Image
 from mmalign.media.mesh import MESH_SUFFIXES, Mesh
 from mmalign.media.reading import reading
+from mmalign.suffixes import VIEWS_SUFFIX as VIEWS_SUFFIX
 
-VIEWS_SUFFIX = ".views.png"
-"""A grid of views that any viewer shows, with their cameras as JSON in a text field of the same file."""
 TEXT_FIELD = "mmalign:views"
 MOST_VIEWS = 4096
 

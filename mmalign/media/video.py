@@ -13,9 +13,8 @@ from mmalign.files import whole_file
 from mmalign.media import animations, video_files
 from mmalign.media.checks import MAX_VIDEO_PIXELS, Modality, check_values, to_8_bits
 from mmalign.media.reading import check_suffix, reading
+from mmalign.suffixes import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi")
-"""What only a video has; .gif and .webp are videos where they move."""
 WRITTEN_SUFFIXES = (".mp4", ".webm", ".gif", ".webp")
 SLOWEST_FPS, FASTEST_FPS = 0.01, 1000.0
 

@@ -27,9 +27,28 @@ MARKS = {
 PIPELINE_INDEX, SPEECH_INDEX = "model_index.json", "speech.json"
 """What says of a folder that it holds a diffusers pipeline, or a language model over codec tokens."""
 OPTIONS_INDEX = "options.json"
-"""Beside a pipeline, the options of its calls for which its class has defaults that do not fit it."""
+"""Beside a pipeline, the options of its calls for which its class has defaults that do not fit it; and under
+``sampling`` the ``steps`` and ``guidance`` with which it is drawn from where a recipe names none."""
 VIEWS_INDEX = "scene3d.json"
 """What says, beside a pipeline, that its pictures are grids of views."""
+
+
+def folder_options(folder: Path) -> dict[str, Any]:
+    """What a folder's ``options.json`` says of its pipeline's calls; under ``sampling``, steps and guidance.
+
+    Raises:
+        ConfigError: it is no JSON object.
+    """
+    path = folder / OPTIONS_INDEX
+    if not path.is_file():
+        return {}
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from None
+    if not isinstance(options, dict):
+        raise ConfigError(f"{path}: expected options by name, got {type(options).__name__}")
+    return options
 
 
 def model_folder(name: str) -> str:
@@ -108,8 +127,9 @@ def load_adapter(
             f"Give a folder with model_index.json, a hub id, or one of {', '.join(embedded_models())}"
         ) from None
     made = pipeline_modality(pipeline)
-    if (Path(folder) / OPTIONS_INDEX).is_file():
-        options = {**json.loads((Path(folder) / OPTIONS_INDEX).read_text(encoding="utf-8")), **options}
+    own = folder_options(Path(folder))
+    own.pop("sampling", None)  # of whole samples, and not of every call
+    options = {**own, **options}
     if (Path(folder) / VIEWS_INDEX).is_file():
         from mmalign.adapters.scene3d import read_settings
 

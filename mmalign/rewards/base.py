@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ShapeError
-from mmalign.media import Audio, Image, Media, Sample, Scene3D, Speech, Video
+from mmalign.media import Audio, Image, Media, Sample, Scene3D, Video
 from mmalign.rewards.cards import RewardCard
 
 OK = "ok"
@@ -151,7 +151,7 @@ def obstacle(sample: Sample, card: RewardCard) -> str:
 
 def takes(card: RewardCard, media: Media) -> bool:
     """Whether a reward is made for this medium; what takes sound takes speech."""
-    return media.modality in card.modalities or (isinstance(media, Speech) and "audio" in card.modalities)
+    return card.takes(media.modality)
 
 
 def finite(media: Media) -> bool:

@@ -84,6 +84,10 @@ class RewardCard:
         states = (find_card(name).readiness() for name in self.made_of)
         return next((state for state in states if state != "ready"), "ready")
 
+    def takes(self, modality: str) -> bool:
+        """Whether it is made for this medium; what takes sound takes speech."""
+        return modality in self.modalities or (modality == "speech" and "audio" in self.modalities)
+
     @property
     def made_of(self) -> tuple[str, ...]:
         """The rewards that this one lifts, keeps, combines or stands on, as its options name them."""

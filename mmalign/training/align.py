@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmalign.adapters.loading import load_adapter
 from mmalign.data.prompts import read_prompts
 from mmalign.errors import ConfigError
@@ -14,17 +16,23 @@ from mmalign.generators.tokens import TokenGenerator
 from mmalign.methods import load_method
 from mmalign.methods.base import Method, Task
 from mmalign.processes import Processes
-from mmalign.rewards.cards import find_card, load_reward, parse_weighted
+from mmalign.rewards.cards import load_reward
 from mmalign.rewards.compose import WeightedSum, load_weighted
+from mmalign.training.base_model import read_base_model, settled
 from mmalign.training.folder import RunFolder, write_json
 from mmalign.training.judging import Judge, Side, guards_result, heldout_result, train_result
 from mmalign.training.loop import train
 from mmalign.training.memory import parked, tile_vae
+from mmalign.training.preflight import check_model
+from mmalign.training.preflight_rewards import check_rewards
 from mmalign.training.progress import console
 from mmalign.training.recipe import Recipe, SamplingConfig, save_recipe
 from mmalign.training.rounds import Rounds, read_rounds
 from mmalign.training.sources import given_data, own_data
 from mmalign.training.versions import versions
+
+FROZEN = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""What the frozen weights are held in, by ``train.precision``."""
 
 
 def align(recipe: Recipe, folder: Path) -> Path:
@@ -33,7 +41,8 @@ def align(recipe: Recipe, folder: Path) -> Path:
     Returns:
         The folder, with everything ARCHITECTURE section 4 names.
     """
-    check_gradient(recipe)
+    recipe = settled(recipe)
+    check_rewards(recipe)
     run, main = RunFolder(folder), Processes().main
     if main:
         save_recipe(recipe, run.recipe)
@@ -72,38 +81,22 @@ def align(recipe: Recipe, folder: Path) -> Path:
     return run.path
 
 
-def check_gradient(recipe: Recipe) -> None:
-    """Refuse a reward without gradient for a method that follows it.
-
-    Raises:
-        ConfigError: with a way out.
-    """
-    for name in [parse_weighted(text)[0] for text in recipe.reward] if recipe.method.needs_gradient else []:
-        if not find_card(name).differentiable:
-            raise ConfigError(
-                f"{recipe.method.name} follows the reward's gradient, and '{name}' has none; take a differentiable "
-                "reward (`mmalign rewards`), or a method for black boxes such as flow_grpo"
-            )
-
-
 def load_for_training(recipe: Recipe) -> Any:
     """The adapter with a fresh LoRA, or with a student.
 
     Raises:
         ConfigError: the method learns from another family of generators, or a setting would be ignored.
     """
-    adapter = load_adapter(recipe.model, modality=recipe.modality, **recipe.sampling.pipeline_options())
+    check_model(recipe, read_base_model(recipe.model))
+    adapter = load_adapter(
+        recipe.model,
+        modality=recipe.modality,
+        dtype=FROZEN[recipe.train.precision],
+        **recipe.sampling.pipeline_options(),
+    )
     on_tokens = isinstance(adapter.generator, TokenGenerator)
-    if on_tokens != recipe.method.on_tokens:
-        makes, wants = ("tokens", "latents") if on_tokens else ("latents", "tokens")
-        raise ConfigError(
-            f"{recipe.method.name} learns from {wants}, and '{recipe.model}' makes {makes}; methods of tokens begin "
-            "with 'token_'"
-        )
-    if on_tokens and (recipe.train.park_encoders or recipe.sampling.vae_tiling):
-        raise ConfigError(
-            "train.park_encoders and sampling.vae_tiling would be ignored: a token model has neither"
-        )
+    if on_tokens and recipe.train.park_encoders:
+        raise ConfigError("train.park_encoders would be ignored: a token model has none")
     student_share = getattr(recipe.method, "student_share", None)
     if student_share is None:
         adapter.generator.attach_lora(rank=recipe.train.lora_rank, seed=recipe.train.seed)
@@ -173,7 +166,7 @@ def summarise(
         return {"sampler": name, "steps": sampling.steps, "guidance": sampling.guidance}
 
     return {
-        "recipe": recipe.name,
+        "recipe": recipe.title,
         "modality": recipe.modality,
         "method": recipe.method.name,
         "model": recipe.model,

@@ -8,6 +8,7 @@ from torch import Tensor
 from mmalign.data.prompts import read_prompts
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.training.align import load_for_training
+from mmalign.training.base_model import settled
 from mmalign.training.recipe import Recipe
 
 
@@ -17,6 +18,7 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
     Activations are measured: one sample goes forward through the policy while everything kept for its backward is
     counted.
     """
+    recipe = settled(recipe)
     adapter = load_for_training(recipe)
     generator = adapter.generator
     on_tokens = isinstance(generator, TokenGenerator)

@@ -6,11 +6,20 @@ from typing import Any
 
 from torch import nn
 
+from mmalign.errors import ConfigError
+
 
 def tile_vae(pipeline: Any) -> None:
-    """Let the VAE work on tiles of large pictures, where its class can."""
-    if hasattr(pipeline.vae, "enable_tiling"):
-        pipeline.vae.enable_tiling()
+    """Let the VAE work on tiles of large pictures.
+
+    Raises:
+        ConfigError: its class cannot.
+    """
+    vae: Any = getattr(pipeline, "vae", None)
+    if not hasattr(vae, "enable_tiling"):
+        what = "this pipeline has no VAE" if vae is None else f"{type(vae).__name__} has no tiles"
+        raise ConfigError(f"sampling.vae_tiling would be ignored: {what}; leave it out")
+    vae.enable_tiling()
 
 
 @contextmanager

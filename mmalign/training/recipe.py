@@ -5,101 +5,95 @@ Imports no torch, so that ``--help`` answers at once.
 
 import dataclasses
 import importlib.util
-import math
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args
 
 import yaml
 
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.files import whole_file
 from mmalign.methods import METHODS, MethodConfig
+from mmalign.ranges import COUNT, GUIDANCE, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
 from mmalign.resources import resource
+
+Modality = Literal["image", "video", "scene3d", "audio", "speech"]
+"""As in ``mmalign.media``, which ``--help`` does not wait for."""
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the policy is trained."""
 
-    steps: int = 200
+    steps: Annotated[int, COUNT] = 200
     """Optimiser steps."""
-    batch_size: int = 16
+    batch_size: Annotated[int, COUNT] = 16
     """Rows (for pair methods: pairs) of one optimiser step, over all devices together."""
-    micro_batch_size: int = 16
+    micro_batch_size: Annotated[int, COUNT] = 16
     """Rows that pass the model at once; smaller needs less memory and gives the same gradient."""
-    learning_rate: float = 1e-4
-    warmup_steps: int = 10
+    learning_rate: Annotated[float, Range(above=0, most=1)] = 1e-4
+    warmup_steps: Annotated[int, NOT_NEGATIVE] = 10
     """The learning rate rises over them."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the learning rate does after the warm-up: stays, or falls to zero by the last step."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    lora_rank: int = 16
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
+    max_grad_norm: Annotated[float, Range(above=0, why="a large one, such as 1e6, clips nothing")] = 1.0
+    """Gradients are scaled down to this norm; a large one, such as 1e6, clips nothing."""
+    lora_rank: Annotated[int, COUNT] = 16
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the frozen weights and of what is computed with them; trained weights, latents and losses stay fp32."""
     gradient_checkpointing: bool = False
     """Less memory, about a third more time."""
     park_encoders: bool = False
     """While it trains, text encoders and VAE wait in main memory; for methods whose data are encoded before."""
-    checkpoint_every: int = 50
+    checkpoint_every: Annotated[int, COUNT] = 50
     """Steps between checkpoints; a stopped run loses at most as many."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batch_size", "lora_rank", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} = {getattr(self, name)}: expected at least 1")
+        check_ranges(self, place="train.")
         if self.micro_batch_size > self.batch_size:
             raise ConfigError(
                 f"train.micro_batch_size = {self.micro_batch_size} is more than train.batch_size = {self.batch_size}; "
                 "lower it, or raise batch_size"
             )
-        if not self.learning_rate > 0:
-            raise ConfigError(f"train.learning_rate = {self.learning_rate}: expected a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How media are drawn, for training and for evaluation: the pipeline's own options."""
 
-    steps: int | None = 28
-    """Denoising steps; None for a model that draws token by token."""
-    guidance: float = 4.5
-    """Guidance scale; 1 is none."""
-    height: int | None = None
+    steps: Annotated[int | None, COUNT] = None
+    """Denoising steps; None is the model's own number, else 28. A model that draws token by token has none."""
+    guidance: Annotated[float | None, GUIDANCE] = None
+    """Guidance scale, 1 is none; None is the model's own, else 4.5, and 1 of a model that draws token by token."""
+    height: Annotated[int | None, COUNT] = None
     """In pixels; None is the model's own."""
-    width: int | None = None
-    frames: int | None = None
+    width: Annotated[int | None, COUNT] = None
+    frames: Annotated[int | None, COUNT] = None
     """Of a video, and most tokens of a speech; None is the model's own number."""
-    fps: float | None = None
+    fps: Annotated[float | None, POSITIVE] = None
     """Frames per second, in pipelines that are told; None is the model's own rate."""
-    duration_s: float | None = None
+    duration_s: Annotated[float | None, POSITIVE] = None
     """Of a sound; None is the model's own length."""
-    max_sequence_length: int | None = None
+    max_sequence_length: Annotated[int | None, COUNT] = None
     """Prompt tokens of the long text encoder, in pipelines that have one."""
-    temperature: float | None = None
+    temperature: Annotated[float | None, POSITIVE] = None
     """Of token models; None is 1, the model's own distribution."""
-    top_k: int | None = None
+    top_k: Annotated[int | None, COUNT] = None
     """Of token models: only the k likeliest tokens are drawn."""
-    top_p: float | None = None
+    top_p: Annotated[float | None, Range(above=0, most=1)] = None
     """Of token models: only the fewest tokens that hold this share of the probability are drawn."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Samples drawn at once; changes speed and memory, not the samples."""
     vae_tiling: bool = False
     """Decode large pictures in tiles: less memory, faint seams."""
 
     def __post_init__(self) -> None:
-        if (self.steps is not None and self.steps < 1) or self.batch_size < 1:
-            raise ConfigError(
-                f"sampling: steps = {self.steps}, batch_size = {self.batch_size}; expected at least 1"
-            )
-        for name in ("guidance", "fps", "duration_s", "temperature", "top_p"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ConfigError(f"sampling.{name} = {value}: expected a finite number")
+        check_ranges(self, place="sampling.")
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``adapter.generate``."""
@@ -117,24 +111,38 @@ class SamplingConfig:
 class EvaluationConfig:
     """How the run is judged, before and after, on prompts and by a reward that training never used."""
 
-    n: int = 512
+    n: Annotated[int, COUNT] = 512
     """Held-out samples, spread evenly over the held-out prompts."""
-    every: int = 0
+    every: Annotated[int, NOT_NEGATIVE] = 0
     """Steps between glances at the held-out reward while training; 0 is never."""
-    glance: int = 48
+    glance: Annotated[int, COUNT] = 48
     """Samples of such a glance."""
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.every < 0 or self.glance < 1:
-            raise ConfigError("evaluation: expected n and glance of at least 1, and every of at least 0")
+        check_ranges(self, place="evaluation.")
+
+
+OF_MEDIA: dict[str, tuple[Modality, ...]] = {
+    "height": ("image", "video", "scene3d"),
+    "width": ("image", "video", "scene3d"),
+    "frames": ("video", "speech"),
+    "fps": ("video",),
+    "duration_s": ("audio",),
+}
+"""Sampling options that only some media have."""
+OF_DENOISERS = ("steps", "max_sequence_length", "vae_tiling")
+OF_TOKENS = ("temperature", "top_k", "top_p")
+"""Sampling options that only one family of generators has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides a run."""
 
-    name: str
-    """``<modality>/<method>``, or your own."""
+    name: str = ""
+    """Your own, for the run folder and the report; by default the recipe file's, as ``image/flow_dpo``."""
+    modality: Modality = ""  # type: ignore[assignment]  # "" stands for the first part of ``name``
+    """What the model makes."""
     model: str
     """Embedded name, folder or hub id."""
     reward: tuple[str, ...] = ()
@@ -155,11 +163,11 @@ class Recipe:
     """Learn from pairs of the generator's own samples that somebody judges, in rounds: people at a page, simulated
     people who see the held-out reward through noise, the reward (ai), or the reward where it is sure and people where
     not."""
-    rounds: int = 1
+    rounds: Annotated[int, COUNT] = 1
     """With labels: so often new pairs are drawn and judged; ``train.steps`` are those of one round."""
-    pairs_per_round: int = 200
+    pairs_per_round: Annotated[int, COUNT] = 200
     """With labels: pairs that are judged in a round, each of another prompt."""
-    budget: int | None = None
+    budget: Annotated[int | None, NOT_NEGATIVE] = None
     """With labels by ai and people: pairs that people judge, in all rounds together."""
     method: MethodConfig
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -169,7 +177,10 @@ class Recipe:
     """Run folder; by default runs/<modality>-<method>-<n>."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="")
+        self._find_modality()
         self._check_labels()
+        self._check_sampling()
         self._check_source()
         if (self.heldout_reward is None) != (self.heldout_prompts is None):
             raise ConfigError("heldout_reward and heldout_prompts belong together; give both, or neither")
@@ -178,16 +189,39 @@ class Recipe:
                 f"heldout_reward '{self.heldout_reward}' is also trained on; it would prove nothing"
             )
 
+    def _find_modality(self) -> None:
+        """Recipes written before the field have it as the first part of their name."""
+        if not self.modality and self.name.partition("/")[0] in MODALITIES:
+            object.__setattr__(self, "modality", self.name.partition("/")[0])
+        if self.modality not in MODALITIES:
+            raise ConfigError(
+                f"modality = '{self.modality}': say what the model makes, one of {', '.join(MODALITIES)}"
+            )
+
+    def _check_sampling(self) -> None:
+        """Refuse options of other media and of the other family, which would do nothing."""
+        for name, media in OF_MEDIA.items():
+            if getattr(self.sampling, name) is not None and self.modality not in media:
+                raise ConfigError(
+                    f"sampling.{name} is of {' and '.join(media)}, and this recipe makes {self.modality}; leave it out"
+                )
+        others, family = (
+            (OF_DENOISERS, "draws token by token")
+            if self.method.on_tokens
+            else (OF_TOKENS, "is a method of denoisers")
+        )
+        for name in others:
+            if getattr(self.sampling, name) not in (None, False):
+                raise ConfigError(
+                    f"sampling.{name} would be ignored: {self.method.name} {family}; leave it out"
+                )
+
     def _check_labels(self) -> None:
         """Refuse what rounds cannot do, and what they would ignore."""
         if self.labels is None:
             if self.rounds != 1 or self.budget is not None:
                 raise ConfigError("--rounds and --budget belong to --labels; say who judges the pairs")
             return
-        if self.rounds < 1 or self.pairs_per_round < 1:
-            raise ConfigError(
-                f"rounds = {self.rounds}, pairs_per_round = {self.pairs_per_round}: expected at least 1"
-            )
         if self.method.name != "d3po" and (self.method.source != "pairs" or self.method.on_tokens):
             raise ConfigError(
                 f"--labels: {self.method.name} does not learn from pairs of a denoiser's samples; take d3po, "
@@ -207,7 +241,7 @@ class Recipe:
             raise ConfigError(
                 f"--labels {self.labels}: give --heldout-reward NAME, which simulated people see through noise"
             )
-        if ("+" in self.labels) != (self.budget is not None) or (self.budget or 0) < 0:
+        if ("+" in self.labels) != (self.budget is not None):
             raise ConfigError(
                 "--budget N, pairs that people judge beside the reward, belongs to --labels ai+human or ai+simulated"
             )
@@ -243,9 +277,9 @@ class Recipe:
         return self.labels is None or self.labels.startswith("ai")
 
     @property
-    def modality(self) -> str:
-        """The part of the name before the slash."""
-        return self.name.partition("/")[0]
+    def title(self) -> str:
+        """Its name; of one without, what it makes and how."""
+        return self.name or f"{self.modality}/{self.method.name}"
 
 
 T = TypeVar("T")
@@ -280,7 +314,7 @@ def _convert(hint: Any, value: Any, *, file: Path, place: str) -> Any:
         if name not in METHODS:
             raise DataError(str(UnknownNameError("method", str(name), METHODS)), file=file)
         return from_values(METHODS[name][0], value, file=file, place=place)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin, arguments = typing.get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
@@ -294,7 +328,7 @@ def _convert(hint: Any, value: Any, *, file: Path, place: str) -> Any:
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as a text
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif (origin is Literal and value in arguments) or (isinstance(hint, type) and type(value) is hint):
         return value
@@ -333,31 +367,43 @@ def recipe_files() -> dict[str, Path]:
 def load_recipe(name: str) -> Recipe:
     """A shipped recipe by name, or one's own as a ``.py`` file with a ``recipe``, or as YAML.
 
+    One that has no name of its own gets its file's.
+
     Raises:
         UnknownNameError: no recipe has this name.
         DataError: the file is missing or holds no recipe.
     """
-    path = recipe_files().get(name)
+    path, named = recipe_files().get(name), name
     if path is None:
         path = Path(name)
+        named = path.stem
         if path.suffix not in (".py", ".yaml", ".yml"):
             raise UnknownNameError("recipe", name, recipe_files())
         if not path.is_file():
             raise DataError("no such recipe file", file=path)
-    if path.suffix == ".py":
-        spec = importlib.util.spec_from_file_location("mmalign_recipe", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        recipe = getattr(module, "recipe", None)
-        if not isinstance(recipe, Recipe):
-            raise DataError("expected a module with recipe = Recipe(...)", file=path)
-        return recipe
+    recipe = _from_python(path) if path.suffix == ".py" else _from_yaml(path)
+    return recipe if recipe.name else replace(recipe, name=named)
+
+
+def _from_python(path: Path) -> Recipe:
+    spec = importlib.util.spec_from_file_location("mmalign_recipe", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = getattr(module, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        raise DataError("expected a module with recipe = Recipe(...)", file=path)
+    return recipe
+
+
+def _from_yaml(path: Path) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"not YAML ({error})", file=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", file=path) from None
     if not isinstance(values, dict):
         raise DataError("expected the fields of a recipe", file=path)
     return from_values(Recipe, values, file=path)

@@ -7,7 +7,7 @@ from mmalign.methods.configs import DiffusionDPOConfig, OwnPairs
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="audio/flow_dpo",
+    modality="audio",
     model="embedded/tones",
     reward=("embedded/tones-clap",),
     heldout_reward="tones-truth",
@@ -17,6 +17,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=300, batch_size=16, micro_batch_size=16, learning_rate=5e-4, lora_rank=16, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=128),
 )

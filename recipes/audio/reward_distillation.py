@@ -4,7 +4,7 @@ from mmalign.methods.configs import OwnSamples, RewardDistillationConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="audio/reward_distillation",
+    modality="audio",
     model="embedded/tones",
     reward=("embedded/tones-clap",),
     heldout_reward="tones-truth",
@@ -16,6 +16,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=500, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=16, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=512, every=0, glance=48),
 )

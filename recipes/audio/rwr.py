@@ -7,7 +7,7 @@ from mmalign.methods.configs import OwnSamples, RWRConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="audio/rwr",
+    modality="audio",
     model="embedded/tones",
     reward=("embedded/tones-clap",),
     heldout_reward="tones-truth",
@@ -23,6 +23,6 @@ recipe = Recipe(
         lora_rank=16,
         checkpoint_every=25,
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=48),
 )

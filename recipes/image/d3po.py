@@ -4,7 +4,7 @@ from mmalign.methods.configs import D3POConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="image/d3po",
+    modality="image",
     model="embedded/shapes-diffusion",
     reward=("embedded/shapes-clip",),
     heldout_reward="shapes-truth",
@@ -14,6 +14,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=60, batch_size=32, micro_batch_size=32, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=512, every=20, glance=48),
 )

@@ -4,7 +4,7 @@ from mmalign.methods.configs import DiffusionDPOConfig, OwnPairs
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="image/diffusion_dpo",
+    modality="image",
     model="embedded/shapes-diffusion",
     reward=("embedded/shapes-clip",),
     heldout_reward="shapes-truth",
@@ -14,6 +14,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=200, batch_size=16, micro_batch_size=16, learning_rate=6e-4, lora_rank=16, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=48),
 )

@@ -12,7 +12,7 @@ from mmalign.methods.configs import FlowDPOConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="image/flow_dpo_flux",
+    modality="image",
     model="Freepik/flux.1-lite-8B",
     preferences=Path("pairs.parquet"),
     method=FlowDPOConfig(beta=100.0),

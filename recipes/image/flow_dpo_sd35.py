@@ -12,7 +12,7 @@ from mmalign.methods.configs import FlowDPOConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="image/flow_dpo_sd35",
+    modality="image",
     model="stabilityai/stable-diffusion-3.5-medium",
     preferences=Path("pairs.parquet"),
     # Flow-GRPO's repository, config/dpo.py: beta 100 and, with an average of the weights, a rate of 3e-4.

@@ -8,7 +8,7 @@ from mmalign.methods.configs import FlowGRPOConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="image/flow_grpo",
+    modality="image",
     model="embedded/shapes-flow",
     reward=("embedded/shapes-clip",),
     heldout_reward="shapes-truth",
@@ -20,6 +20,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=512, every=20, glance=48),
 )

@@ -7,7 +7,7 @@ from mmalign.methods.configs import OwnSamples, RWRConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="image/rwr",
+    modality="image",
     model="embedded/shapes-flow",
     reward=("embedded/shapes-clip",),
     heldout_reward="shapes-truth",
@@ -23,6 +23,6 @@ recipe = Recipe(
         lora_rank=16,
         checkpoint_every=25,
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=512, every=50, glance=48),
 )

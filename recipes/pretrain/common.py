@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from mmalign.adapters.loading import OPTIONS_INDEX
 from mmalign.media import Speech
 from mmalign.worlds import commands
 
@@ -63,6 +64,12 @@ def clip_tokenizer(texts: list[str], *, length: int, folder: Path | None = None)
     if folder is not None:
         made.save_pretrained(folder)
     return made
+
+
+def write_options(folder: Path, **options: float) -> None:
+    """Say beside a pipeline which options its calls want, and with which steps and guidance it is drawn from."""
+    whole = {**options, "sampling": {"steps": 16, "guidance": 1.0}}
+    (folder / OPTIONS_INDEX).write_text(json.dumps(whole) + "\n", encoding="utf-8")
 
 
 def speak_world(asked: Sequence[commands.Command], *, seed: int) -> list[Speech]:

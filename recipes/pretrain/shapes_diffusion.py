@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from common import OTHER_WORDS, clip_tokenizer, console, fit, generator
+from common import OTHER_WORDS, clip_tokenizer, console, fit, generator, write_options
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.logging import set_verbosity_error
 from shapes_flow import (
@@ -129,6 +129,7 @@ def save(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     pipeline.unet.half()
     pipeline.vae.half()
     pipeline.save_pretrained(folder)
+    write_options(folder)
 
 
 def main(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import tyro
-from common import OTHER_WORDS, clip_tokenizer, console, fit, generator
+from common import OTHER_WORDS, clip_tokenizer, console, fit, generator, write_options
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -441,6 +441,7 @@ def save(pipeline: StableDiffusion3Pipeline, folder: Path) -> None:
     pipeline.transformer.half()
     pipeline.vae.half()
     pipeline.save_pretrained(folder)
+    write_options(folder, max_sequence_length=LONG_TOKENS)
 
 
 def main(settings: Settings) -> None:

@@ -6,7 +6,6 @@ frames of 32 x 32 pixels) and its VAE packs one into 12 tokens, so that a denois
     uv run python recipes/pretrain/shapes_video.py        # about 25 minutes on one core; resumes where it stopped
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import shapes_video_codec as codec
 import torch
 import tyro
-from common import OTHER_WORDS, console, fit, generator
+from common import OTHER_WORDS, console, fit, generator, write_options
 from diffusers import (
     AutoencoderKLLTXVideo,
     FlowMatchEulerDiscreteScheduler,
@@ -28,7 +27,6 @@ from torch import Tensor, nn
 from torchvision.utils import save_image
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
-from mmalign.adapters.loading import OPTIONS_INDEX
 from mmalign.media import Sample, Video
 from mmalign.rewards.cards import load_reward
 from mmalign.worlds import moving_shapes
@@ -324,14 +322,14 @@ def save(pipeline: LTXPipeline, folder: Path) -> None:
     pipeline.transformer.half()
     pipeline.vae.half()
     pipeline.save_pretrained(folder)
-    options = {
-        "height": SIDE_PX,
-        "width": SIDE_PX,
-        "frames": moving_shapes.FRAMES,
-        "fps": moving_shapes.FPS,
-        "max_sequence_length": TOKENS,
-    }
-    (folder / OPTIONS_INDEX).write_text(json.dumps(options) + "\n", encoding="utf-8")
+    write_options(
+        folder,
+        height=SIDE_PX,
+        width=SIDE_PX,
+        frames=moving_shapes.FRAMES,
+        fps=moving_shapes.FPS,
+        max_sequence_length=TOKENS,
+    )
 
 
 def main(settings: Settings) -> None:

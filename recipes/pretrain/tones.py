@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import tyro
-from common import console, fit, generator
+from common import console, fit, generator, write_options
 from diffusers import (
     AutoencoderOobleck,
     EDMDPMSolverMultistepScheduler,
@@ -438,6 +438,7 @@ def save(pipeline: StableAudioPipeline, folder: Path) -> None:
     pipeline.transformer.half()
     pipeline.vae.half()
     pipeline.save_pretrained(folder)
+    write_options(folder)
 
 
 def main(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from mmalign.methods.configs import FlowDPOConfig, OwnPairs
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="scene3d/flow_dpo",
+    modality="scene3d",
     model="embedded/shapes-views",
     reward=("embedded/solids-clip-views", "view-consistency:50"),
     heldout_reward="shapes-views-truth",
@@ -18,6 +18,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=250, batch_size=16, micro_batch_size=16, learning_rate=1e-3, lora_rank=16, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=256, every=75, glance=128),
 )

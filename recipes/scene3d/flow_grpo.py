@@ -4,7 +4,7 @@ from mmalign.methods.configs import FlowGRPOConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="scene3d/flow_grpo",
+    modality="scene3d",
     model="embedded/shapes-views",
     reward=("embedded/solids-clip-views", "view-consistency:50"),
     heldout_reward="shapes-views-truth",
@@ -16,6 +16,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=60, batch_size=64, micro_batch_size=64, learning_rate=2e-3, lora_rank=16, checkpoint_every=10
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=256, every=20, glance=48),
 )

@@ -4,7 +4,7 @@ from mmalign.methods.configs import OwnSamples, RewardDistillationConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="scene3d/reward_distillation",
+    modality="scene3d",
     model="embedded/shapes-views",
     reward=("embedded/solids-clip-views",),
     heldout_reward="shapes-views-truth",
@@ -16,6 +16,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=32, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, max_sequence_length=1, batch_size=32),
+    sampling=SamplingConfig(batch_size=32),
     evaluation=EvaluationConfig(n=256, every=0, glance=48),
 )

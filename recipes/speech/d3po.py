@@ -4,7 +4,7 @@ from mmalign.methods.configs import TokenD3POConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="speech/d3po",
+    modality="speech",
     model="embedded/commands",
     reward=("embedded/commands-asr",),
     heldout_reward="commands-words",
@@ -14,6 +14,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=40, batch_size=48, micro_batch_size=48, learning_rate=1e-3, lora_rank=16, checkpoint_every=10
     ),
-    sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
+    sampling=SamplingConfig(batch_size=64),
     evaluation=EvaluationConfig(n=256),
 )

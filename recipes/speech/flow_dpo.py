@@ -8,7 +8,7 @@ from mmalign.methods.configs import OwnPairs, TokenDPOConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="speech/flow_dpo",
+    modality="speech",
     model="embedded/commands",
     reward=("embedded/commands-asr",),
     heldout_reward="commands-words",
@@ -18,6 +18,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=60, batch_size=32, micro_batch_size=32, learning_rate=1e-3, lora_rank=16, checkpoint_every=20
     ),
-    sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
+    sampling=SamplingConfig(batch_size=64),
     evaluation=EvaluationConfig(n=256),
 )

@@ -4,7 +4,7 @@ from mmalign.methods.configs import OwnSamples, TokenRewardDistillationConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="speech/reward_distillation",
+    modality="speech",
     model="embedded/commands",
     reward=("embedded/commands-asr",),
     heldout_reward="commands-words",
@@ -16,6 +16,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=240, batch_size=64, micro_batch_size=64, learning_rate=1e-3, lora_rank=16, checkpoint_every=20
     ),
-    sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
+    sampling=SamplingConfig(batch_size=64),
     evaluation=EvaluationConfig(n=256),
 )

@@ -8,7 +8,7 @@ from mmalign.methods.configs import OwnSamples, TokenRWRConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="speech/rwr",
+    modality="speech",
     model="embedded/commands",
     reward=("embedded/commands-asr",),
     heldout_reward="commands-words",
@@ -24,6 +24,6 @@ recipe = Recipe(
         checkpoint_every=20,
         lr_schedule="linear",
     ),
-    sampling=SamplingConfig(steps=None, guidance=1.0, batch_size=64),
+    sampling=SamplingConfig(batch_size=64),
     evaluation=EvaluationConfig(n=256),
 )

@@ -4,7 +4,7 @@ from mmalign.methods.configs import DROConfig, OwnDemonstrations
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="video/dro",
+    modality="video",
     model="embedded/shapes-video",
     reward=("embedded/shapes-video-clip",),
     heldout_reward="shapes-video-truth",
@@ -14,6 +14,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=200, batch_size=32, micro_batch_size=32, learning_rate=2e-3, lora_rank=16, checkpoint_every=24
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
+    sampling=SamplingConfig(batch_size=64),
     evaluation=EvaluationConfig(n=384, every=50, glance=48),
 )

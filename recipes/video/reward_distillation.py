@@ -4,7 +4,7 @@ from mmalign.methods.configs import OwnSamples, RewardDistillationConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="video/reward_distillation",
+    modality="video",
     model="embedded/shapes-video",
     reward=("embedded/shapes-video-clip",),
     heldout_reward="shapes-video-truth",
@@ -16,6 +16,6 @@ recipe = Recipe(
     train=TrainConfig(
         steps=200, batch_size=24, micro_batch_size=24, learning_rate=1e-3, lora_rank=32, checkpoint_every=25
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
+    sampling=SamplingConfig(batch_size=64),
     evaluation=EvaluationConfig(n=384, every=0, glance=48),
 )

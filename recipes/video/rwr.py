@@ -4,7 +4,7 @@ from mmalign.methods.configs import OwnSamples, RWRConfig
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 
 recipe = Recipe(
-    name="video/rwr",
+    modality="video",
     model="embedded/shapes-video",
     reward=("embedded/shapes-video-clip",),
     heldout_reward="shapes-video-truth",
@@ -20,6 +20,6 @@ recipe = Recipe(
         lora_rank=16,
         checkpoint_every=25,
     ),
-    sampling=SamplingConfig(steps=16, guidance=1.0, batch_size=64),
+    sampling=SamplingConfig(batch_size=64),
     evaluation=EvaluationConfig(n=384, every=50, glance=48),
 )

@@ -328,7 +328,7 @@ def test_sides_of_different_shapes_are_refused(pairs: LatentPairs) -> None:
 @pytest.mark.parametrize("name", ["beta", "sigma_std"])
 def test_a_number_that_is_not_positive_is_refused(name: str, value: float) -> None:
     options: dict[str, Any] = {name: value}
-    with pytest.raises(ConfigError, match=rf"method.{name} = {value}: expected a positive number"):
+    with pytest.raises(ConfigError, match=rf"method.{name} = {value}: expected .*a positive number"):
         FlowDPOConfig(**options)
 
 
@@ -336,7 +336,7 @@ def test_a_number_that_is_not_positive_is_refused(name: str, value: float) -> No
     ("options", "message"),
     [
         ({"prompts": 0}, "method.own.prompts = 0: expected at least 1"),
-        ({"pairs_per_prompt": 0}, "method.own.pairs_per_prompt = 0: expected 1 to group_size // 2 = 2"),
+        ({"pairs_per_prompt": 0}, "method.own.pairs_per_prompt = 0: expected at least 1"),
         ({"group_size": 5, "pairs_per_prompt": 3}, "no sample may stand on both sides"),
     ],
 )

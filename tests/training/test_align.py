@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 
 from mmalign.errors import ConfigError, NonFiniteError
 from mmalign.methods.configs import FlowDPOConfig, OwnPairs
-from mmalign.training.align import align
+from mmalign.training.align import align, load_for_training
+from mmalign.training.base_model import settled
+from mmalign.training.memory import tile_vae
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig, load_recipe
 from tests.training.killing import kill_in
 
@@ -80,6 +83,26 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(
     for values in (again, whole):
         values.pop("denoiser_passes")  # the check before the first step may be done twice
     assert again == whole
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision_is_that_of_the_frozen_weights_and_trained_ones_stay_fp32(precision: str) -> None:
+    recipe = settled(replace(SMALL, train=replace(SMALL.train, precision=precision)))  # type: ignore[arg-type]
+    generator = load_for_training(recipe).generator
+    parameters = dict(generator.policy.named_parameters())
+    trained = {p.dtype for p in parameters.values() if p.requires_grad}
+    frozen = {
+        p.dtype for p in (*parameters.values(), *generator.pipeline.vae.parameters()) if not p.requires_grad
+    }
+    wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    assert (trained, frozen) == ({torch.float32}, {wanted})
+
+
+def test_tiles_of_a_vae_that_has_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sampling\.vae_tiling would be ignored: Linear has no tiles"):
+        tile_vae(SimpleNamespace(vae=torch.nn.Linear(1, 1)))
+    with pytest.raises(ConfigError, match="this pipeline has no VAE"):
+        tile_vae(SimpleNamespace())
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(finished: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from mmalign.data.prompts import read_prompts
 from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
 from mmalign.methods import METHODS, configs
 from mmalign.rewards.cards import find_card, parse_weighted
+from mmalign.training.base_model import read_base_model, settled
 from mmalign.training.recipe import (
     Recipe,
     SamplingConfig,
@@ -128,6 +129,71 @@ def test_yaml_reads_numbers_as_people_write_them(tmp_path: Path) -> None:
     assert recipe.train.learning_rate == 1e-4
     assert isinstance(recipe.method, configs.FlowDPOConfig)
     assert recipe.method.beta == 5.0
+
+
+def test_the_medium_is_a_field_and_the_name_is_free(tmp_path: Path) -> None:
+    recipe = Recipe(**{**REWARDED, "name": "mine", "modality": "image"}, method=configs.NFTConfig())
+    assert (recipe.modality, recipe.title) == ("image", "mine")
+    nameless = Recipe(**{**REWARDED, "name": "", "modality": "image"}, method=configs.NFTConfig())
+    assert nameless.title == "image/nft"
+    with pytest.raises(ConfigError, match="modality = '': say what the model makes, one of image, video"):
+        Recipe(**{**REWARDED, "name": "mine"}, method=configs.NFTConfig())
+    with pytest.raises(ConfigError, match="modality = 'movie': say what the model makes"):
+        Recipe(**{**REWARDED, "modality": "movie"}, method=configs.NFTConfig())
+
+
+def test_a_recipe_of_before_has_its_medium_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    save_recipe(load_recipe("video/nft"), path)
+    values = yaml.safe_load(path.read_text())
+    del values["modality"]
+    path.write_text(yaml.safe_dump(values))
+    assert load_recipe(str(path)) == load_recipe("video/nft")
+    path.write_text(yaml.safe_dump({**values, "name": "mine"}))
+    with pytest.raises(ConfigError, match="say what the model makes"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("ending", ["py", "yaml"])
+def test_a_recipe_without_a_name_gets_its_files(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"night.{ending}"
+    shipped = recipe_files()["image/nft"].read_text()
+    if ending == "py":
+        path.write_text(shipped)
+    else:
+        path.write_text(
+            "modality: image\nmodel: embedded/shapes-flow\nreward: [placebo]\nprompts: embedded/shapes-train\n"
+            "method: {name: nft}\n"
+        )
+    recipe = load_recipe(str(path))
+    assert (recipe.name, recipe.modality) == ("night", "image")
+
+
+EMBEDDED = [name for name in NAMES if load_recipe(name).model.startswith("embedded/")]
+
+
+def test_most_recipes_are_of_embedded_models() -> None:
+    assert len(EMBEDDED) > 30
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_what_belongs_to_an_embedded_model_is_with_it_and_as_it_was(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.sampling == SamplingConfig(batch_size=recipe.sampling.batch_size)
+    drawn = settled(recipe).sampling
+    assert (drawn.steps, drawn.guidance) == ((None, 1.0) if recipe.method.on_tokens else (16, 1.0))
+    longest = {"embedded/shapes-flow": 1, "embedded/shapes-views": 1, "embedded/shapes-video": 16}
+    options = read_base_model(recipe.model).options
+    assert options.get("max_sequence_length") == longest.get(recipe.model)
+
+
+def test_a_model_of_ones_own_inherits_nothing_of_the_embedded_one(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    recipe = settled(replace(load_recipe("image/flow_dpo"), model=str(tmp_path)))
+    assert recipe.sampling == SamplingConfig(steps=28, guidance=4.5, batch_size=32)
+    (tmp_path / "options.json").write_text('{"sampling": {"steps": 4}}')
+    assert settled(replace(recipe, sampling=SamplingConfig())).sampling.steps == 4
+    assert settled(recipe) is recipe
 
 
 def test_files_that_hold_no_recipe_are_refused(tmp_path: Path) -> None:

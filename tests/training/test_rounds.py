@@ -120,7 +120,7 @@ def test_a_method_on_pairs_takes_rounds_too_and_a_reward_and_people_share_them(t
     ("changes", "message"),
     [
         ({"labels": None}, "--rounds and --budget belong to --labels"),
-        ({"rounds": 0}, "rounds = 0, pairs_per_round = 3: expected at least 1"),
+        ({"rounds": 0}, "rounds = 0: expected at least 1"),
         ({"method": FlowGRPOConfig()}, "flow_grpo does not learn from pairs of a denoiser's samples"),
         ({"method": D3POConfig(group_size=4)}, "two samples are compared"),
         ({"preferences": Path("pairs.jsonl")}, "--preferences would be ignored"),

@@ -2,10 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from mmalign.errors import ConfigError
-from mmalign.methods.configs.base import MethodConfig, OwnSamples, Source, StepPasses, positive
+from mmalign.methods.configs.base import MethodConfig, OwnSamples, Source, StepPasses
+from mmalign.ranges import COUNT, FINITE, GUIDANCE, NOT_NEGATIVE, POSITIVE, Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,18 +17,12 @@ class RewardGradientConfig(MethodConfig):
     draws: ClassVar[bool] = True
     needs_gradient: ClassVar[bool] = True
 
-    rollout_steps: int = 16
+    rollout_steps: Annotated[int, COUNT] = 16
     """Denoising steps of a training sample."""
-    guidance: float = 1.0
+    guidance: Annotated[float, GUIDANCE] = 1.0
     """Of training samples; 1 is none."""
-    calibration: int = 64
+    calibration: Annotated[int, Range(least=2, why="a std needs 2 samples")] = 64
     """Samples of the reference whose mean and std make one unit of the reward, so that any scale trains alike."""
-
-    def __post_init__(self) -> None:
-        if self.rollout_steps < 1:
-            raise ConfigError(f"method.rollout_steps = {self.rollout_steps}: expected at least 1")
-        if self.calibration < 2:
-            raise ConfigError(f"method.calibration = {self.calibration}: a std needs at least 2 samples")
 
     def branches(self, guided: bool) -> int:
         """Passes of one prediction under this guidance."""
@@ -41,22 +36,14 @@ class ReFLConfig(RewardGradientConfig):
     name: ClassVar[str] = "refl"
     also_takes: ClassVar[tuple[str, ...]] = ("demonstrations",)
 
-    first_share: float = 0.75
+    first_share: Annotated[float, Range(least=0, below=1)] = 0.75
     """The rewarded step is drawn from this share of the chain on; the released trainer: steps 30 to 39 of 40."""
-    ceiling: float = 2.0
+    ceiling: Annotated[float, FINITE] = 2.0
     """Rewards above it, in standard deviations above the reference's mean, pull no further; the released trainer: 2."""
-    reward_weight: float = 1e-3
+    reward_weight: Annotated[float, POSITIVE] = 1e-3
     """The released trainer's grad_scale: 1e-3. It matters beside ``denoising_weight``, and to the gradient's clip."""
-    denoising_weight: float = 0.0
+    denoising_weight: Annotated[float, NOT_NEGATIVE] = 0.0
     """Of the denoising loss on ``demonstrations``, the paper's second term, which the released trainer leaves out."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "reward_weight")
-        if self.denoising_weight < 0:
-            raise ConfigError(f"method.denoising_weight = {self.denoising_weight}: expected at least 0")
-        if not 0 <= self.first_share < 1:
-            raise ConfigError(f"method.first_share = {self.first_share}: expected a share in [0, 1)")
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The chain up to its last step at most, and that step."""
@@ -72,21 +59,19 @@ class DRaFTConfig(RewardGradientConfig):
 
     name: ClassVar[str] = "draft"
 
-    last_steps: int = 1
+    last_steps: Annotated[int, COUNT] = 1
     """K, the steps at the end that carry gradient. Clark et al. 2023, section 3.1: K = 1 is the efficient default."""
     truncation: Literal["fixed", "random"] = "fixed"
     """Always ``last_steps``, or a number of steps drawn evenly from 1 to it, as AlignProp does."""
-    low_variance: int = 1
+    low_variance: Annotated[int, COUNT] = 1
     """n, times that a result is noised to the last level and denoised anew: DRaFT-LV; the paper takes 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.last_steps <= self.rollout_steps:
+        if self.last_steps > self.rollout_steps:
             raise ConfigError(
                 f"method.last_steps = {self.last_steps}: expected 1 to rollout_steps = {self.rollout_steps}"
             )
-        if self.low_variance < 1:
-            raise ConfigError(f"method.low_variance = {self.low_variance}: expected at least 1")
         if self.low_variance > 1 and self.last_steps > 1:
             raise ConfigError("method.low_variance: DRaFT-LV is defined for last_steps = 1")
 
@@ -105,28 +90,25 @@ class RewardDistillationConfig(RewardGradientConfig):
     name: ClassVar[str] = "reward_distillation"
     source: ClassVar[Source] = "ratings"
 
-    rollout_steps: int = 16
+    rollout_steps: Annotated[int, COUNT] = 16
     """Of the teacher's grid, on which the student learns; the paper: 50."""
-    student_steps: int = 4
+    student_steps: Annotated[int, COUNT] = 4
     """Steps of the student when it is judged and used."""
-    reward_weight: float = 1.0
+    reward_weight: Annotated[float, NOT_NEGATIVE] = 1.0
     """lambda of the reward of the student's one-step result; the paper: 1."""
-    target_decay: float = 0.95
+    target_decay: Annotated[float, Range(least=0, below=1)] = 0.95
     """Of the target network, an average of the student; the paper: 0.95."""
-    huber: float = 0.001
+    huber: Annotated[float, POSITIVE] = 0.001
     """c of the pseudo-Huber distance; the paper: 0.001."""
     own: OwnSamples = dataclasses.field(default_factory=OwnSamples)
     """How the clean samples are made: the teacher's own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "huber")
-        if not 1 <= self.student_steps <= self.rollout_steps:
+        if self.student_steps > self.rollout_steps:
             raise ConfigError(
                 f"method.student_steps = {self.student_steps}: expected 1 to rollout_steps = {self.rollout_steps}"
             )
-        if not 0 <= self.target_decay < 1:
-            raise ConfigError(f"method.target_decay = {self.target_decay}: expected a share in [0, 1)")
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The student; its target and the teacher."""

@@ -2,9 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from mmalign.methods.configs.base import MethodConfig, OwnPairs, OwnSamples, Source, StepPasses, positive
+from mmalign.methods.configs.base import MethodConfig, OwnPairs, OwnSamples, Source, StepPasses
+from mmalign.ranges import FINITE, POSITIVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +29,14 @@ class FlowDPOConfig(PairConfig):
 
     name: ClassVar[str] = "flow_dpo"
 
-    beta: float = 100.0
+    beta: Annotated[float, POSITIVE] = 100.0
     """Strength of the pull to the reference. Flow-GRPO's repository, config/dpo.py: 100; "too small beta collapses"."""
     beta_schedule: Literal["constant", "one_minus_sigma_sq"] = "constant"
     """Constant, as the paper found better on every dimension; the other is the form derived from Diffusion-DPO."""
-    sigma_mean: float = 0.0
+    sigma_mean: Annotated[float, FINITE] = 0.0
     """Of the logit-normal density of noise levels. SD3 (Esser et al. 2024, section 3.1): 0."""
-    sigma_std: float = 1.0
+    sigma_std: Annotated[float, POSITIVE] = 1.0
     """Of the same density; SD3: 1."""
-
-    def __post_init__(self) -> None:
-        positive(self, "beta", "sigma_std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +45,8 @@ class DiffusionDPOConfig(PairConfig):
 
     name: ClassVar[str] = "diffusion_dpo"
 
-    beta: float = 5000.0
+    beta: Annotated[float, POSITIVE] = 5000.0
     """Strength of the pull to the reference. Wallace et al. 2023, section 5.1: "beta = 5000" for SDXL; SD1.5 2000."""
-
-    def __post_init__(self) -> None:
-        positive(self, "beta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +59,10 @@ class RWRConfig(MethodConfig):
     weighting: Literal["softmax", "exp", "best"] = "softmax"
     """Softmax over the samples of a prompt, as in Flow-GRPO's appendix C.1; exp of standardised scores, as in Flow-RWR;
     or only the best of each prompt."""
-    temperature: float = 1.0
+    temperature: Annotated[float, POSITIVE] = 1.0
     """Of the weights, in standard deviations of the scores within a prompt; Flow-RWR: 1."""
     own: OwnSamples = dataclasses.field(default_factory=OwnSamples)
     """How samples are made where no ``ratings`` file is given."""
-
-    def __post_init__(self) -> None:
-        positive(self, "temperature")
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """The policy alone."""

@@ -91,7 +91,7 @@ def with_option(arguments: list[str], name: str, most: int) -> list[str]:
 
 
 def short_align(arguments: list[str]) -> list[str]:
-    """Options that make any recipe short, after those of the page; a resumed run has its own."""
+    """Options that make any recipe short, in the place of those of the page; a resumed run has its own."""
     if arguments[0].startswith("--") or "--help" in arguments:
         return arguments
     from mmalign.training.recipe import load_recipe
@@ -104,7 +104,7 @@ def short_align(arguments: list[str]) -> list[str]:
         "train.checkpoint-every": 1,
         "evaluation.n": ROWS,
         "evaluation.every": 0,
-        **({} if recipe.sampling.steps is None else {"sampling.steps": STEPS}),
+        **({} if recipe.method.on_tokens else {"sampling.steps": STEPS}),
     }
     smaller = {
         "group_size": 2,
@@ -115,9 +115,24 @@ def short_align(arguments: list[str]) -> list[str]:
     }
     options |= {f"method.{k.replace('_', '-')}": v for k, v in smaller.items() if hasattr(recipe.method, k)}
     own = getattr(recipe.method, "own", None)
-    if own is not None:
+    given = {"--preferences", "--ratings", "--demonstrations", "--labels"} & set(arguments)
+    if own is not None and not given:
         options |= {"method.own.prompts": SAMPLES, "method.own.group-size": ROWS}
-    return [*arguments, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+    return instead(arguments, {f"--{name}": str(value) for name, value in options.items()})
+
+
+def instead(arguments: list[str], options: dict[str, str]) -> list[str]:
+    """The arguments with these options, each of which is given once.
+
+    >>> instead(["a", "--n", "4", "--out", "b"], {"--n": "1"})
+    ['a', '--out', 'b', '--n', '1']
+    """
+    kept = [
+        argument
+        for i, argument in enumerate(arguments)
+        if argument not in options and not (i and arguments[i - 1] in options)
+    ]
+    return [*kept, *(part for pair in options.items() for part in pair)]
 
 
 def short_generate(arguments: list[str]) -> list[str]:
@@ -135,7 +150,7 @@ def short_generate(arguments: list[str]) -> list[str]:
 
 def short_mesh(arguments: list[str]) -> list[str]:
     """A coarse fit."""
-    return [*arguments, "--steps", "10", "--voxels", "16", "--turntable-px", "32"]
+    return instead(arguments, {"--steps": "10", "--voxels": "16", "--turntable-px": "32"})
 
 
 SHORTER: dict[str, Callable[[list[str]], list[str]]] = {

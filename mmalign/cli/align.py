@@ -5,9 +5,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
+from mmalign.cli.options import given, parse
 from mmalign.errors import ConfigError
+from mmalign.training.base_model import read_base_model
+from mmalign.training.idle import refuse_idle
+from mmalign.training.preflight import preflight
 from mmalign.training.recipe import Recipe, load_recipe, recipe_files
 
 HELP = """usage: mmalign align RECIPE [--train.steps 200 ...] [--out DIR] [--dry-run]
@@ -27,15 +29,33 @@ def main(arguments: Sequence[str]) -> int:
     if rest[0].startswith("--resume"):
         return _resume(rest)
     name, *rest = rest
-    dry_run = "--dry-run" in rest
-    recipe = parse_recipe(name, [item for item in rest if item != "--dry-run"])
+    dry_run = rest.count("--dry-run")
+    if dry_run > 1:
+        raise ConfigError("--dry-run is given twice; leave one of them out")
+    recipe = preflight(parse_recipe(name, [item for item in rest if item != "--dry-run"]))
+    say_licence(recipe)
     return _dry_run(recipe) if dry_run else run(recipe)
 
 
 def parse_recipe(name: str, options: Sequence[str]) -> Recipe:
-    """A recipe by name with fields overridden by options."""
-    default = load_recipe(name)
-    return tyro.cli(Recipe, default=default, args=list(options), prog=f"mmalign align {name}")
+    """A recipe by name with fields overridden by options.
+
+    Raises:
+        MmalignError: no such recipe, options that cannot work together, or one that would do nothing.
+    """
+    recipe = parse(Recipe, options, prog=f"mmalign align {name}", default=load_recipe(name))
+    refuse_idle(recipe, given(options))
+    return recipe
+
+
+def say_licence(recipe: Recipe) -> None:
+    """What the base's licence is; what is trained on it goes by it too."""
+    model = read_base_model(recipe.model)
+    if model.licence != "Apache-2.0":
+        print(
+            f"licence of {recipe.model}: {model.licence or 'its files name none; look it up'}",
+            file=sys.stderr,
+        )
 
 
 def run(recipe: Recipe, folder: Path | None = None) -> int:
@@ -50,7 +70,7 @@ def run(recipe: Recipe, folder: Path | None = None) -> int:
 
     processes = Processes()
     if folder is None:
-        new = new_run_folder(recipe.out, recipe.name) if processes.main else ""
+        new = new_run_folder(recipe.out, recipe.title) if processes.main else ""
         folder = Path(processes.tell(str(new)))
     try:
         align(recipe, folder)
@@ -79,7 +99,7 @@ def _resume(arguments: list[str]) -> int:
     path = Path(folder)
     if not (path / "recipe.yaml").is_file():
         raise ConfigError(f"{folder}: no recipe.yaml here, so no run to go on with")
-    return run(load_recipe(str(path / "recipe.yaml")), path)
+    return run(preflight(load_recipe(str(path / "recipe.yaml")), folder=path), path)
 
 
 def _dry_run(recipe: Recipe) -> int:

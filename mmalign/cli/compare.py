@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from tyro.conf import Positional
+
+from mmalign.cli.options import parse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +25,7 @@ class CompareCommand:
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign compare``."""
-    command = tyro.cli(CompareCommand, prog="mmalign compare", args=arguments)
+    command = parse(CompareCommand, arguments, prog="mmalign compare")
     import json
 
     from mmalign.evaluation.comparison import (

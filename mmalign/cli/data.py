@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
+from mmalign.cli.options import parse
 from mmalign.errors import UnknownNameError
+from mmalign.ranges import COUNT, check_ranges
 
 SHOWN = 5
 """Rejected rows, and leaked prompts, that are named."""
@@ -59,8 +60,11 @@ class AgreementCommand:
 
     file: Positional[Path]
     """What mmalign label wrote."""
-    resamples: int = 1_000
+    resamples: Annotated[int, COUNT] = 1_000
     """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, place="--")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,9 +80,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
-        "agreement": lambda a: agreement(tyro.cli(AgreementCommand, prog="mmalign data agreement", args=a)),
-        "check": lambda a: check(tyro.cli(CheckCommand, prog="mmalign data check", args=a)),
-        "convert": lambda a: convert_table(tyro.cli(ConvertCommand, prog="mmalign data convert", args=a)),
+        "agreement": lambda a: agreement(parse(AgreementCommand, a, prog="mmalign data agreement")),
+        "check": lambda a: check(parse(CheckCommand, a, prog="mmalign data check")),
+        "convert": lambda a: convert_table(parse(ConvertCommand, a, prog="mmalign data convert")),
     }
     if name not in actions:
         raise UnknownNameError("action of mmalign data", name, actions)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tyro
+from mmalign.cli.options import parse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +17,7 @@ class EnvCommand:
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign env``."""
-    command = tyro.cli(EnvCommand, prog="mmalign env", args=arguments)
+    command = parse(EnvCommand, arguments, prog="mmalign env")
     from mmalign.training.versions import environment
 
     found = environment()

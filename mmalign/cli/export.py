@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional
 
-from mmalign.errors import ConfigError
+from mmalign.cli.options import parse
+from mmalign.ranges import NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,17 +25,16 @@ class ExportCommand:
     """A LoRA for pipeline.load_lora_weights, a LoRA for PeftModel.from_pretrained, or the whole model."""
     out: Path | None = None
     """A new folder; by default RUN/export-<to>."""
-    samples: int = 4
+    samples: Annotated[int, NOT_NEGATIVE] = 4
     """Held-out samples that are drawn again on both sides; 0 compares nothing."""
 
     def __post_init__(self) -> None:
-        if self.samples < 0:
-            raise ConfigError(f"--samples {self.samples}: expected at least 0")
+        check_ranges(self, place="--")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign export``; the folder is the last line of standard output."""
-    command = tyro.cli(ExportCommand, prog="mmalign export", args=arguments)
+    command = parse(ExportCommand, arguments, prog="mmalign export")
     from mmalign.cli.align import _quiet
 
     _quiet()

@@ -4,12 +4,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
+from mmalign.ranges import COUNT, PORT, SEED, SHARE, Range, check_ranges
 from mmalign.web.tokens import check_address, chosen_token
 
 SHOWN = 5
@@ -32,27 +33,28 @@ class LabelCommand:
     mode: Literal["pairs", "ranking", "rating", "binary", "marks"] = "pairs"
     """Which of two is better; an order of several; numbers for aspects, with a reason; good or bad; what is wrong in
     the picture and in the prompt."""
-    group_size: int | None = None
+    group_size: Annotated[int | None, Range(least=2, most=9, why="a digit for each sample")] = None
     """Samples of a ranking; by default 4."""
-    per_prompt: int = 1
+    per_prompt: Annotated[int, COUNT] = 1
     """Pairs or groups of each prompt, drawn with the seed; single samples are all judged."""
     aspect: tuple[str, ...] = ()
     """Of rating: what is rated; by default the whole."""
-    scale: int = 5
+    scale: Annotated[int, Range(least=2, most=9, why="a digit for each score")] = 5
     """Of rating: the highest number."""
-    repeat: float = 0.1
+    repeat: Annotated[float, SHARE] = 0.1
     """Share of the items that everybody sees a second time, later and the other way round."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of groups and orders."""
     host: str = "127.0.0.1"
     """Where to listen. For other machines than this one, a token has to be shown."""
-    port: int = 8001
+    port: Annotated[int, PORT] = 8001
     """0 for any that is free."""
     token: str | None = None
     """What browsers have to show once, in the address; MMALIGN_TOKEN keeps it out of the list of processes, and `auto`
     makes one up."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         check_address(self.host, self.port, self.token)
         if self.group_size is not None and self.mode != "ranking":
             raise ConfigError(f"--group-size is for --mode ranking, and this is {self.mode}")
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         MmalignError: wrong usage, nothing to show, or nothing can listen there.
     """
-    return run(tyro.cli(LabelCommand, prog="mmalign label", args=arguments))
+    return run(parse(LabelCommand, arguments, prog="mmalign label"))
 
 
 def run(command: LabelCommand) -> int:

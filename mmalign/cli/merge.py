@@ -4,12 +4,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
+from mmalign.ranges import FINITE, Range, check_ranges
+from mmalign.training.places import check_new_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,12 +24,13 @@ class MergeCommand:
     """A new folder."""
     method: Literal["slerp", "linear"] = "slerp"
     """Spherical interpolation layer by layer (WARP), or a weighted sum."""
-    weights: tuple[float, ...] = ()
+    weights: Annotated[tuple[float, ...], FINITE] = ()
     """Of a linear merge; by default all alike."""
-    share: float = 1.0
+    share: Annotated[float, Range(above=0, most=1)] = 1.0
     """How much of the merged change is kept: WARP steps back towards the start with 0.3 to 0.8."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         if not self.runs:
             raise ConfigError("nothing to merge: name runs or lora folders")
         if self.weights and (self.method != "linear" or len(self.weights) != len(self.runs)):
@@ -38,9 +41,8 @@ class MergeCommand:
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign merge``; the folder is the last line of standard output."""
-    command = tyro.cli(MergeCommand, prog="mmalign merge", args=arguments)
-    if command.out.exists() and (not command.out.is_dir() or any(command.out.iterdir())):
-        raise ConfigError(f"{command.out} exists already; give another --out")
+    command = parse(MergeCommand, arguments, prog="mmalign merge")
+    check_new_folder(command.out)
     from mmalign.generators import merging
     from mmalign.generators.lora_files import read_lora, write_lora
 

@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
+from mmalign.ranges import COUNT, POSITIVE, Range, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,19 +23,22 @@ class MeshCommand:
     """The mesh: .glb, .obj, .ply or .stl."""
     turntable: Path | None = None
     """Also one turn around the field: .mp4, .webm, .gif or .webp."""
-    steps: int = 100
+    steps: Annotated[int, COUNT] = 100
     """Of the fit."""
-    voxels: int = 32
+    voxels: Annotated[int, Range(least=2, most=512)] = 32
     """Along each side of the cube."""
-    half_extent: float = 1.0
+    half_extent: Annotated[float, POSITIVE] = 1.0
     """Of the cube, in the unit of the cameras' distance."""
-    turntable_px: int = 128
+    turntable_px: Annotated[int, Range(least=2, most=8_192)] = 128
     """Side of the film."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, place="--")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign mesh``; the mesh's path is the last line of standard output."""
-    command = tyro.cli(MeshCommand, prog="mmalign mesh", args=arguments)
+    command = parse(MeshCommand, arguments, prog="mmalign mesh")
     from mmalign.media import Scene3D
     from mmalign.scenes.fitting import FitSettings, fit_field
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
+from mmalign.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,11 +28,11 @@ class PairsCommand:
     """best-worst: the best against the worst, the second best against the second worst, and so on; all: every two whose
     scores differ by more than --margin; west-of-n: best against worst for the prompts where they differ most; ranking:
     all samples of a prompt in their order."""
-    per_prompt: int = 1
+    per_prompt: Annotated[int, COUNT] = 1
     """Pairs of a prompt, for best-worst."""
-    margin: float = 0.0
+    margin: Annotated[float, NOT_NEGATIVE] = 0.0
     """In the unit of the scores, for all."""
-    keep: float = 0.25
+    keep: Annotated[float, Range(above=0, most=1)] = 0.25
     """Share of the prompts, for west-of-n."""
     reward: str | None = None
     """Whose scores, where the file has those of several."""
@@ -41,12 +42,11 @@ class PairsCommand:
     """Where relative paths of media start; by default here, as they did for `mmalign score`."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         if self.out.suffix.lower() != ".parquet":
             raise ConfigError(
                 f"--out {self.out}: preferences are written as parquet; name it {self.out.stem}.parquet"
             )
-        if self.per_prompt < 1:
-            raise ConfigError(f"--per-prompt = {self.per_prompt}, but it is at least 1")
         for name, default, needs in (
             ("per_prompt", 1, "best-worst"),
             ("margin", 0.0, "all"),
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         from mmalign.cli import pairs_select
 
         return pairs_select.main(arguments)
-    return run(tyro.cli(PairsCommand, prog="mmalign pairs", args=arguments))
+    return run(parse(PairsCommand, arguments, prog="mmalign pairs"))
 
 
 def run(command: PairsCommand) -> int:

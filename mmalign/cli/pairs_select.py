@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
+from mmalign.ranges import COUNT, POSITIVE, SEED, check_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ class SelectCommand:
     samples: Positional[Path]
     """A folder with metadata.jsonl (file_name, prompt), a table (media, prompt), or a file that `mmalign score` wrote;
     for --route a file of pairs."""
-    select: int
+    select: Annotated[int, COUNT]
     """How many pairs."""
     out: Path
     """The parquet file of pairs without a verdict."""
@@ -58,11 +59,11 @@ class SelectCommand:
     predicted to be worth most, by --mixtures."""
     reward: str | None = None
     """A reward folder or name; all but random, near-policy and gain ask it."""
-    per_prompt: int = 1
+    per_prompt: Annotated[int, COUNT] = 1
     """Pairs of a prompt at most, for --strategy."""
-    temperature: float = 1.0
+    temperature: Annotated[float, POSITIVE] = 1.0
     """Of boltzmann, in the unit of the scores."""
-    window: int | None = None
+    window: Annotated[int | None, COUNT] = None
     """Leave out samples that were drawn longer ago than this many steps before the last one; the samples have a column
     step. For near-policy, and with any other strategy."""
     known: Path | None = None
@@ -75,12 +76,13 @@ class SelectCommand:
     """For --route: write the pairs that stay with the machine here, with its verdicts."""
     root: Path | None = None
     """Where relative paths of media start; by default the table's folder, and for scores here."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Samples per call of the reward."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of all draws, and of the order of the two sides."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         for name, path in (("out", self.out), ("rest", self.rest)):
             if path is not None and path.suffix.lower() != ".parquet":
                 raise ConfigError(
@@ -91,8 +93,6 @@ class SelectCommand:
                 "--select goes with --strategy (which samples to compare) or with --route (which labels of a machine "
                 "to check), one of them"
             )
-        if min(self.select, self.per_prompt, self.batch_size, self.window or 1) < 1:
-            raise ConfigError("--select, --per-prompt, --batch-size and --window are at least 1")
         asks = self.strategy not in (None, "random", "near-policy") or self.route == "margin"
         chosen = f"--strategy {self.strategy}" if self.strategy else f"--route {self.route}"
         if asks and self.reward is None:
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     # --select stands before --help, and takes a number.
     asked = ["--help"] if {"-h", "--help"} & set(arguments) else arguments
-    command = tyro.cli(SelectCommand, prog="mmalign pairs", args=asked)
+    command = parse(SelectCommand, asked, prog="mmalign pairs")
     return ask(command) if command.strategy else route(command)
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tyro
-
+from mmalign.cli.options import parse
 from mmalign.data.writers import format_rows
 from mmalign.training.recipe import load_recipe, recipe_files
 
@@ -16,7 +15,7 @@ class RecipesCommand:
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign recipes``."""
-    tyro.cli(RecipesCommand, prog="mmalign recipes", args=arguments)
+    parse(RecipesCommand, arguments, prog="mmalign recipes")
     rows = []
     for name in recipe_files():
         recipe = load_recipe(name)

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
+from mmalign.ranges import PORT, check_ranges
 from mmalign.web.tokens import check_address, chosen_token
 
 
@@ -24,13 +26,14 @@ class ReportCommand:
     """A page on this machine that follows the run: progress and time left, curves, guards, samples over the steps."""
     host: str = "127.0.0.1"
     """Where to listen. For other machines than this one, --token or the variable MMALIGN_TOKEN has to be set."""
-    port: int = 0
+    port: Annotated[int, PORT] = 0
     """0 for any that is free."""
     token: str | None = None
     """What a browser has to show; one is made up if it is not given. MMALIGN_TOKEN keeps it out of the list of
     processes."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         check_address(self.host, self.port, self.token)
         if not self.serve and (self.port or self.token or self.host != "127.0.0.1"):
             raise ConfigError("--host, --port and --token belong to --serve")
@@ -38,7 +41,7 @@ class ReportCommand:
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``mmalign report``; the page's path or address is the last line of standard output."""
-    command = tyro.cli(ReportCommand, prog="mmalign report", args=arguments)
+    command = parse(ReportCommand, arguments, prog="mmalign report")
     if command.serve:
         return serve(command)
     from mmalign.evaluation.model_card import write_model_card

@@ -9,9 +9,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, UseAppendAction
 
+from mmalign.cli.options import parse
 from mmalign.cli.reward_overoptimise import OveroptimiseCommand, overoptimise
 from mmalign.cli.reward_train import AdaptCommand, TrainCommand, adapt, train
 from mmalign.errors import ConfigError, UnknownNameError
+from mmalign.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,18 +31,17 @@ class EvaluateCommand:
     section), or the columns of MJ-Bench or VideoAlign."""
     out: Path | None = None
     """Write all of it as JSON too."""
-    threshold: float = 0.0
+    threshold: Annotated[float, NOT_NEGATIVE] = 0.0
     """The difference of scores up to which MJ-Bench's protocol sees a tie."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Samples, or pairs, per call of the reward."""
-    resamples: int = 1_000
+    resamples: Annotated[int, COUNT] = 1_000
     """Of the intervals."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         if not self.data:
             raise ConfigError("no preferences to judge by: add --data FILE")
-        if self.batch_size < 1 or self.resamples < 1 or not self.threshold >= 0:
-            raise ConfigError("--batch-size and --resamples are at least 1, and --threshold at least 0")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,12 +63,12 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     actions: dict[str, Callable[[list[str]], int]] = {
-        "adapt": lambda a: adapt(tyro.cli(AdaptCommand, prog="mmalign reward adapt", args=a)),
-        "evaluate": lambda a: evaluate(tyro.cli(EvaluateCommand, prog="mmalign reward evaluate", args=a)),
+        "adapt": lambda a: adapt(parse(AdaptCommand, a, prog="mmalign reward adapt")),
+        "evaluate": lambda a: evaluate(parse(EvaluateCommand, a, prog="mmalign reward evaluate")),
         "overoptimise": lambda a: overoptimise(
-            tyro.cli(OveroptimiseCommand, prog="mmalign reward overoptimise", args=a)
+            parse(OveroptimiseCommand, a, prog="mmalign reward overoptimise")
         ),
-        "train": lambda a: train(tyro.cli(TrainCommand, prog="mmalign reward train", args=a)),
+        "train": lambda a: train(parse(TrainCommand, a, prog="mmalign reward train")),
     }
     if name not in actions:
         raise UnknownNameError("action of mmalign reward", name, actions)

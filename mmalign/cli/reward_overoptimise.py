@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction
 
 from mmalign.errors import ConfigError
+from mmalign.ranges import COUNT, SEED, check_ranges
 
 if TYPE_CHECKING:
     from mmalign.evaluation.proxy_report import ScoredSamples
@@ -49,12 +50,13 @@ class OveroptimiseCommand:
     """Samples of other prompts or of another generator, as SAMPLES: how far the proxy's accuracy falls there."""
     root: Path | None = None
     """Where relative paths of media start; by default the table's folder."""
-    batch_size: int = 32
-    resamples: int = 1_000
+    batch_size: Annotated[int, COUNT] = 32
+    resamples: Annotated[int, COUNT] = 1_000
     """Of the intervals."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         if self.out.suffix.lower() != ".json":
             raise ConfigError(f"--out {self.out}: the report is JSON; name it {self.out.stem}.json")
         if self.drawn.suffix.lower() not in PICTURES:
@@ -63,8 +65,6 @@ class OveroptimiseCommand:
             raise ConfigError(f"--proxy and --true are both {self.proxy}; they have to differ")
         if self.implicit and not self.run:
             raise ConfigError("--implicit scores with a run's LoRA: add --run RUN")
-        if min(self.batch_size, self.resamples) < 1:
-            raise ConfigError("--batch-size and --resamples are at least 1")
 
     @property
     def drawn(self) -> Path:

@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from mmalign.errors import ConfigError
+from mmalign.errors import ConfigError, DataError
+from mmalign.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
+from mmalign.rewards.cards import find_card
+from mmalign.training.places import check_writable
+from mmalign.training.preflight_rewards import check_ready
 
 if TYPE_CHECKING:
     from mmalign.training.dense_training import DenseTrained
@@ -35,16 +39,16 @@ class TrainCommand:
     head: Literal["linear", "deep", "token", "region"] = "linear"
     """linear: one layer; deep: hidden layers of --hidden; token: a small transformer on words and patches, that says of
     each word how surely it is right; region: the same, and a map of where the picture is wrong."""
-    hidden: tuple[int, ...] = (128,)
+    hidden: Annotated[tuple[int, ...], COUNT] = (128,)
     """Widths of a deep head's hidden layers."""
-    members: int = 5
+    members: Annotated[int, COUNT] = 5
     """Heads of the ensemble, whose spread is the std of a score; 1 for none."""
     std: Literal["distance", "members"] = "distance"
     """distance: the members' spread and how far a sample is from those of training, of which the folder keeps the
     vectors; members: their spread alone, which does not rise for what is new."""
     shared_trunk: bool = False
     """One set of hidden layers for all members."""
-    keep: float = 1.0
+    keep: Annotated[float, Range(above=0, most=1)] = 1.0
     """Share of the features that each member sees."""
     loss: Literal[
         "auto",
@@ -62,53 +66,52 @@ class TrainCommand:
     learns from ties as well, plackett-luce from rankings as wholes, and odin keeps --nuisance out."""
     nuisance: str | None = None
     """Of odin: a reward whose score should not count, such as covered-area or loudness-bs1770."""
-    tie: float = 1.0
+    tie: Annotated[float, POSITIVE] = 1.0
     """Of davidson: at equal scores a tie is so many times as probable as a win."""
-    groups: int = 1
+    groups: Annotated[int, COUNT] = 1
     """Groups of annotators to find by EM; each is an aspect, and groups.csv in the folder says who is in which."""
     over_groups: Literal["worst", "mean"] = "worst"
     """What the value is of the groups' rewards."""
-    personal: int = 0
+    personal: Annotated[int, NOT_NEGATIVE] = 0
     """Features that are common to all annotators, each of whom weighs them otherwise; the value is the average
     person's, and `mmalign reward adapt` makes it another's."""
-    heldout: float = 0.2
+    heldout: Annotated[float, Range(above=0, below=1)] = 0.2
     """Share of the prompts that are not trained on; one half decides when to stop, the other gives the accuracy."""
-    epochs: int = 30
+    epochs: Annotated[int, COUNT] = 30
     """At most."""
-    patience: int = 4
+    patience: Annotated[int, COUNT] = 4
     """Epochs without a better loss on the first half after which training ends."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, COUNT] = None
     """By default 256, for token and region heads 32."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, Range(above=0, most=1)] = None
     """By default 1e-3, for token and region heads 2e-3."""
-    weight_decay: float = 0.1
-    dropout: float = 0.0
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.1
+    dropout: Annotated[float, Range(least=0, below=1)] = 0.0
     """Share of the features that a step of a linear or deep head leaves out."""
     tune: Literal["frozen", "lora", "full"] = "frozen"
     """Of token and region heads: the backbone as it is, with low-rank updates of its networks, or trained whole."""
-    lora_rank: int = 8
+    lora_rank: Annotated[int, COUNT] = 8
     """Of the updates, with --tune lora."""
-    patch_layer: int = -1
+    patch_layer: Annotated[int, Range(least=-1_000, most=1_000)] = -1
     """Of token and region heads: the layer of the picture tower whose patches they see, -1 for the last."""
     words: Path | None = None
     """Of token and region heads: groups of words of which one may stand for another, one a line, with commas; by
     default common colours, sizes, numbers, places, shapes, materials and some things."""
-    negatives: float = 0.5
+    negatives: Annotated[float, Range(above=0, below=1)] = 0.5
     """Of token and region heads: the share of right prompts that a step makes wrong."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the split, the first weights and the order."""
     features: Path | None = None
     """Where the vectors of media are kept, by content, so that a second run has them; by default OUT/features."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         self._check_ignored()
-        if not 0 < self.negatives < 1:
-            raise ConfigError(f"--negatives = {self.negatives}, but it is a share in (0, 1)")
         if self.head == "linear" and (self.hidden != (128,) or self.shared_trunk):
             raise ConfigError("--hidden and --shared-trunk are for --head deep, and this one is linear")
         if self.members == 1 and self.shared_trunk:
             raise ConfigError("--shared-trunk is for an ensemble, and --members is 1")
-        if min(self.groups, self.personal + 1) < 1 or (self.groups > 1 and self.personal):
+        if self.groups > 1 and self.personal:
             raise ConfigError(
                 f"--groups {self.groups} and --personal {self.personal}: one of both, from 2 and from 1 on"
             )
@@ -145,12 +148,26 @@ DENSE_OPTIONS = ("tune", "lora_rank", "patch_layer", "words", "negatives")
 """What only linear and deep heads read, and what only token and region heads do."""
 
 
+def check_parts(command: TrainCommand) -> None:
+    """Refuse data, rewards and a folder that are not there, before anything is loaded.
+
+    Raises:
+        MmalignError: with the way out.
+    """
+    if not command.data.is_file():
+        raise DataError("no such file; give a table with --data", file=command.data)
+    for name in filter(None, (command.backbone, command.nuisance)):
+        check_ready(find_card(name))
+    check_writable(command.out)
+
+
 def train(command: TrainCommand) -> int:
     """Train, print, write.
 
     Raises:
         MmalignError: wrong usage, or data that cannot be used; no card was written.
     """
+    check_parts(command)
     if command.dense:
         return train_dense_head(command)
     import torch
@@ -290,12 +307,11 @@ class AdaptCommand:
     """This person's pairs: prompt, chosen, rejected."""
     out: Path
     """The folder of the new reward."""
-    ridge: float = 1.0
+    ridge: Annotated[float, POSITIVE] = 1.0
     """How much people are alike: the larger, the nearer to the average person."""
 
     def __post_init__(self) -> None:
-        if not self.ridge > 0:
-            raise ConfigError(f"--ridge {self.ridge} is above 0")
+        check_ranges(self, place="--")
 
 
 def adapt(command: AdaptCommand) -> int:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import tyro
 import yaml
 from tyro.conf import Positional
 
+from mmalign.cli.options import parse
 from mmalign.data.writers import format_rows
 from mmalign.rewards.cards import RewardCard, cards, find_card
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UnknownNameError: no reward has this name.
     """
-    command = tyro.cli(RewardsCommand, prog="mmalign rewards", args=arguments)
+    command = parse(RewardsCommand, arguments, prog="mmalign rewards")
     print(describe(find_card(command.name)) if command.name else listing(), end="")
     return 0
 

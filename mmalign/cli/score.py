@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
+from mmalign.cli.options import parse
 from mmalign.data.writers import TableFormat
 from mmalign.errors import ConfigError
+from mmalign.ranges import COUNT, check_ranges
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +67,7 @@ class ScoreCommand:
     """Write here, whole or not at all, instead of to standard output."""
     format: TableFormat | None = None
     """By default the suffix of --out, or a table."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Files per forward pass. Twice as many are held in memory: lower it for long videos."""
     resume: bool = False
     """Go on from OUT.partial, which a run that was stopped left behind; the rows are those of one run."""
@@ -77,12 +78,11 @@ class ScoreCommand:
     reasons as text."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, place="--")
         if not self.paths:
             raise ConfigError("nothing to score: name media files, folders, manifests or datasets")
         if not self.reward:
             raise ConfigError("no reward: add --reward NAME; `mmalign rewards` lists them")
-        if self.batch_size < 1:
-            raise ConfigError(f"--batch-size = {self.batch_size}, but a batch holds at least 1")
         if self.format == "parquet" and self.out is None:
             raise ConfigError("parquet is no text: add --out FILE")
         if self.resume and self.out is None:
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         MmalignError: wrong usage; nothing was written.
     """
-    return run(tyro.cli(ScoreCommand, prog="mmalign score", args=arguments))
+    return run(parse(ScoreCommand, arguments, prog="mmalign score"))
 
 
 def run(command: ScoreCommand) -> int:

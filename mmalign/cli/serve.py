@@ -5,10 +5,13 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
-
+from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
+from mmalign.ranges import COUNT, PORT, Range, check_ranges
+from mmalign.rewards.cards import find_card
+from mmalign.training.preflight_rewards import check_ready
 from mmalign.web.tokens import check_address, chosen_token
 
 
@@ -24,31 +27,26 @@ class ServeCommand:
     """Its name, as `mmalign rewards` lists it."""
     host: str = "127.0.0.1"
     """Where to listen. For other machines than this one, --token or the variable MMALIGN_TOKEN has to be set."""
-    port: int = 8000
+    port: Annotated[int, PORT] = 8000
     """0 for any that is free."""
     token: str | None = None
     """What callers have to show; on this machine one is made up if it is not given. MMALIGN_TOKEN keeps it out of the
     list of processes."""
     root: Path | None = None
     """Requests may name files below this folder instead of sending them."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Samples per call of the reward; callers who come together share one."""
-    wait_ms: float = 5.0
+    wait_ms: Annotated[float, Range(least=0, most=60_000)] = 5.0
     """How long a batch waits for further callers."""
-    max_body_mb: float = 64.0
+    max_body_mb: Annotated[float, Range(above=0, most=16_384)] = 64.0
     """Of one request."""
-    max_samples: int = 256
+    max_samples: Annotated[int, COUNT] = 256
     """Of one request."""
-    max_requests: int = 32
+    max_requests: Annotated[int, COUNT] = 32
     """At a time; more are told to come back."""
 
     def __post_init__(self) -> None:
-        if (
-            min(self.batch_size, self.max_samples, self.max_requests) < 1
-            or self.max_body_mb <= 0
-            or self.wait_ms < 0
-        ):
-            raise ConfigError("sizes are at least 1, and waits at least 0")
+        check_ranges(self, place="--")
         if self.root is not None and not self.root.is_dir():
             raise ConfigError(f"--root {self.root} is no folder")
         check_address(self.host, self.port, self.token)
@@ -65,11 +63,12 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         MmalignError: wrong usage, or nothing can listen there.
     """
-    return run(tyro.cli(ServeCommand, prog="mmalign serve", args=arguments))
+    return run(parse(ServeCommand, arguments, prog="mmalign serve"))
 
 
 def run(command: ServeCommand) -> int:
     """Load the reward, say where it is, and answer until Ctrl-C, or until whoever supervises it ends it."""
+    check_ready(find_card(command.reward))
     import torch
     from rich.console import Console
 

@@ -244,7 +244,11 @@ def test_what_failed_before_stays_as_it_was(
             ConfigError,
             "is a folder; name a file|no format has",
         ),
-        ("{folder}/000.png --reward placebo --batch-size 0", ConfigError, "a batch holds at least 1"),
+        (
+            "{folder}/000.png --reward placebo --batch-size 0",
+            ConfigError,
+            "--batch-size = 0: expected at least 1",
+        ),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_writes_nothing(

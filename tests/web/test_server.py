@@ -331,7 +331,7 @@ def test_alone_on_loopback_by_default() -> None:
             "nothing can listen at 256.0.0.1",
         ),
         (lambda: ServeCommand(reward="placebo", port=70_000), "expected 0 to 65535"),
-        (lambda: ServeCommand(reward="placebo", max_samples=0), "sizes are at least 1"),
+        (lambda: ServeCommand(reward="placebo", max_samples=0), "--max-samples = 0: expected at least 1"),
         (lambda: ServeCommand(reward="placebo", root=Path("/nowhere")), "is no folder"),
     ],
 )

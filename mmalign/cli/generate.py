@@ -12,7 +12,7 @@ from mmalign.cli.options import parse
 from mmalign.errors import ConfigError
 from mmalign.ranges import COUNT, GUIDANCE, NOT_NEGATIVE, POSITIVE, SEED, Range, check_ranges
 from mmalign.rewards.cards import find_card, parse_weighted
-from mmalign.training.base_model import read_base_model
+from mmalign.training.base_model import STEPS, default_guidance, read_base_model
 from mmalign.training.places import check_new_folder
 from mmalign.training.preflight_rewards import check_card
 
@@ -122,11 +122,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     adapter = load_adapter(command.model, **sampling.pipeline_options())
     if isinstance(adapter.generator, DenoisingGenerator):
-        guided = 1.0 if adapter.generator.guidance_name is None else 4.5
         sampling = replace(
             sampling,
-            steps=28 if command.steps is None else command.steps,
-            guidance=guided if command.guidance is None else command.guidance,
+            steps=STEPS if command.steps is None else command.steps,
+            guidance=default_guidance(adapter.generator) if command.guidance is None else command.guidance,
         )
     if command.lora is not None:
         adapter.load_lora(command.lora)

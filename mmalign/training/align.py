@@ -18,7 +18,7 @@ from mmalign.methods.base import Method, Task
 from mmalign.processes import Processes
 from mmalign.rewards.cards import load_reward
 from mmalign.rewards.compose import WeightedSum, load_weighted
-from mmalign.training.base_model import read_base_model, settled
+from mmalign.training.base_model import fitted, read_base_model, settled
 from mmalign.training.folder import RunFolder, write_json
 from mmalign.training.judging import Judge, Side, guards_result, heldout_result, train_result
 from mmalign.training.loop import train
@@ -48,6 +48,9 @@ def align(recipe: Recipe, folder: Path) -> Path:
         save_recipe(recipe, run.recipe)
     with console.status(f"loading {recipe.model}"):
         adapter = load_for_training(recipe)
+        recipe = fitted(recipe, adapter.generator)
+        if main:
+            save_recipe(recipe, run.recipe)
         reward = load_weighted(recipe.reward) if recipe.reward and recipe.learns_from_reward else None
         heldout = load_reward(recipe.heldout_reward) if recipe.heldout_reward else None
     run.forget(adapter.generator.denoiser_passes)

@@ -188,7 +188,9 @@ def _call_options(source: bytes, name: str) -> set[str]:
 
 
 def settled(recipe: Recipe) -> Recipe:
-    """The recipe with the steps and guidance that it leaves to its model; one that leaves nothing is returned as it is.
+    """The recipe with the steps and guidance that it leaves to its model, as far as the model's files say them.
+
+    One that leaves nothing is returned as it is. See ``fitted`` for guidance that no file says.
 
     Raises:
         MmalignError: as ``read_base_model``.
@@ -202,8 +204,20 @@ def settled(recipe: Recipe) -> Recipe:
     return _with(
         recipe,
         steps=own.get("steps", STEPS) if sampling.steps is None else sampling.steps,
-        guidance=own.get("guidance", GUIDANCE) if sampling.guidance is None else sampling.guidance,
+        guidance=own.get("guidance") if sampling.guidance is None else sampling.guidance,
     )
+
+
+def fitted(recipe: Recipe, generator: Any) -> Recipe:
+    """The recipe with the guidance that neither it nor the model's files say, by the loaded generator."""
+    if recipe.sampling.guidance is not None:
+        return recipe
+    return _with(recipe, guidance=default_guidance(generator))
+
+
+def default_guidance(generator: Any) -> float:
+    """1, which is none, of a model that takes no guidance; else 4.5."""
+    return 1.0 if getattr(generator, "guidance_name", None) is None else GUIDANCE
 
 
 def _with(recipe: Recipe, **values: Any) -> Recipe:

@@ -8,7 +8,7 @@ from torch import Tensor
 from mmalign.data.prompts import read_prompts
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.training.align import load_for_training
-from mmalign.training.base_model import settled
+from mmalign.training.base_model import fitted, settled
 from mmalign.training.recipe import Recipe
 
 
@@ -18,8 +18,8 @@ def estimate(recipe: Recipe) -> dict[str, Any]:
     Activations are measured: one sample goes forward through the policy while everything kept for its backward is
     counted.
     """
-    recipe = settled(recipe)
-    adapter = load_for_training(recipe)
+    adapter = load_for_training(settled(recipe))
+    recipe = fitted(settled(recipe), adapter.generator)
     generator = adapter.generator
     on_tokens = isinstance(generator, TokenGenerator)
     guided = on_tokens or generator.guidance.layout != "none"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from mmalign.data.prompts import read_prompts
 from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
 from mmalign.methods import METHODS, configs
 from mmalign.rewards.cards import find_card, parse_weighted
-from mmalign.training.base_model import read_base_model, settled
+from mmalign.training.base_model import fitted, read_base_model, settled
 from mmalign.training.recipe import (
     Recipe,
     SamplingConfig,
@@ -190,10 +191,14 @@ def test_what_belongs_to_an_embedded_model_is_with_it_and_as_it_was(name: str) -
 def test_a_model_of_ones_own_inherits_nothing_of_the_embedded_one(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     recipe = settled(replace(load_recipe("image/flow_dpo"), model=str(tmp_path)))
-    assert recipe.sampling == SamplingConfig(steps=28, guidance=4.5, batch_size=32)
+    assert recipe.sampling == SamplingConfig(steps=28, guidance=None, batch_size=32)
+    guided, unguided = SimpleNamespace(guidance_name="guidance_scale"), SimpleNamespace(guidance_name=None)
+    assert fitted(recipe, guided).sampling.guidance == 4.5
+    assert fitted(recipe, unguided).sampling.guidance == 1
     (tmp_path / "options.json").write_text('{"sampling": {"steps": 4}}')
     assert settled(replace(recipe, sampling=SamplingConfig())).sampling.steps == 4
-    assert settled(recipe) is recipe
+    whole = fitted(recipe, guided)
+    assert settled(whole) is fitted(whole, unguided) is whole
 
 
 def test_files_that_hold_no_recipe_are_refused(tmp_path: Path) -> None:

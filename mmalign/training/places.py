@@ -8,6 +8,9 @@ from mmalign.errors import ConfigError
 
 SPARE = 64 * 2**20
 """Bytes that stay free."""
+PROBE = ".mmalign-probe-"
+"""What a folder is called that is made and taken away to see whether a place can be written; another process of the same
+run may be looking just then."""
 
 
 def check_new_folder(out: Path, *, way_out: str = "give another --out") -> None:
@@ -17,7 +20,9 @@ def check_new_folder(out: Path, *, way_out: str = "give another --out") -> None:
         ConfigError: it is there and not empty, is a file, or may not be written.
     """
     try:
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        taken = out.exists() and (
+            not out.is_dir() or any(not p.name.startswith(PROBE) for p in out.iterdir())
+        )
     except OSError as error:
         raise ConfigError(f"{out} cannot be read ({error.strerror}); give another --out") from None
     if taken:
@@ -36,7 +41,7 @@ def check_writable(out: Path) -> None:
         if not parent.is_dir():
             raise ConfigError(f"{out} cannot be made: {parent} is a file; give another --out")
         # Asked of the disk itself: permissions say nothing to an administrator, or of a disk that is read only.
-        Path(tempfile.mkdtemp(prefix=".mmalign-", dir=parent)).rmdir()
+        Path(tempfile.mkdtemp(prefix=PROBE, dir=parent)).rmdir()
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error.strerror}); give another --out") from None
 

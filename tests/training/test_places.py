@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmalign.errors import ConfigError
-from mmalign.training.places import check_new_folder, check_space, check_writable, existing
+from mmalign.training.places import PROBE, check_new_folder, check_space, check_writable, existing
 
 
 def test_a_new_or_empty_folder_is_fine_and_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -14,6 +14,9 @@ def test_a_new_or_empty_folder_is_fine_and_nothing_is_left_in_it(tmp_path: Path)
         check_new_folder(out)
         check_space(out, 0)
     assert not list(tmp_path.iterdir())
+    (tmp_path / f"{PROBE}of-another-process").mkdir()
+    check_new_folder(tmp_path)
+    (tmp_path / f"{PROBE}of-another-process").rmdir()
     assert existing(tmp_path / "a" / "b") == tmp_path
 
 

@@ -106,16 +106,9 @@ def loading(name: str | Path) -> Iterator[None]:
         _LOADED.reset(token)
 
 
-def remote_code() -> bool:
-    """The ``trust_remote_code`` of transformers, diffusers and open_clip for what is being loaded; nobody is asked."""
-    from transformers import dynamic_module_utils
-
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # else a question is put on the terminal
-    name = _LOADED.get()
-    if not trusted(name):
-        return False
-    demand(name, "Python code that comes with its weights may run")
-    return True
+def loaded() -> str:
+    """The name under which the thing was asked for that is being loaded, or nothing."""
+    return _LOADED.get()
 
 
 def _matching(name: str) -> list[tuple[_Trust, str]]:

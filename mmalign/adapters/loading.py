@@ -9,8 +9,9 @@ from typing import Any
 
 from mmalign.adapters.foreign_code import foreign_code, import_libraries
 from mmalign.errors import ConfigError, UnknownNameError
+from mmalign.remote_code import remote_code
 from mmalign.resources import resource
-from mmalign.trust import demand, loading, remote_code, trusting
+from mmalign.trust import demand, loading, trusting
 
 ADAPTERS = {
     "audio": "mmalign.adapters.audio:AudioAdapter",

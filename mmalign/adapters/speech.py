@@ -16,7 +16,7 @@ from mmalign.generators.token_causal import CausalTokens
 from mmalign.generators.token_layouts import IGNORED, stack_tokens
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import Modality, Speech
-from mmalign.trust import remote_code
+from mmalign.remote_code import remote_code
 from mmalign.weights import check_finite
 
 SETTINGS_NAME, CODEC_FOLDER = "speech.json", "codec"

@@ -68,6 +68,7 @@ def curve(metrics: Sequence[Mapping[str, Any]], name: str) -> str:
     steps, values = points(metrics, name)
     window = window_for(len(values))
     style: dict[Any, Any] = {
+        "text.parse_math": False,  # a metric's name is a text, also with dollar signs
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.size": 11,

@@ -1,5 +1,7 @@
 """The README.md of a run folder: a model card that the Hub reads when the folder is uploaded."""
 
+import html
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +126,8 @@ def _text(run: Run, export: Exported | None) -> list[str]:
         loading_code(run) if export is None else exported_code(run, export.form, component=export.component)
     )
     return [
-        f"# {model or 'A model'} aligned with {method or 'mmalign'}",
-        verdict(summary) if summary else "This run is not finished.",
+        f"# {plain(model or 'A model')} aligned with {plain(method or 'mmalign')}",
+        plain(verdict(summary)) if summary else "This run is not finished.",
         _rewards(summary),
         "| before | after |\n| --- | --- |\n| ![before](samples/before.png) | ![after](samples/after.png) |"
         * pictures,
@@ -136,6 +138,16 @@ def _text(run: Run, export: Exported | None) -> list[str]:
         "## Training\n\nMade with mmalign; `mmalign align recipe.yaml` repeats it. "
         f"Seed {number(summary.get('seed'))}, {number(summary.get('steps'))} steps.",
     ]
+
+
+def plain(text: object) -> str:
+    r"""A text of a run as Markdown that shows it and is neither HTML, nor a link, nor another line.
+
+    >>> print(plain("a <b>|[x](javascript:y)"))
+    a &lt;b&gt;\|\[x\](javascript:y)
+    """
+    said = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\[\]|`\\])", r"\\\1", said)
 
 
 def _rewards(summary: Mapping[str, Any]) -> str:
@@ -151,7 +163,7 @@ def _rewards(summary: Mapping[str, Any]) -> str:
         if entry:
             low, high = interval(entry)
             cells = [
-                str(entry.get("name")).replace("|", "\\|"),
+                plain(entry.get("name")),
                 role,
                 number(entry.get("before")),
                 number(entry.get("after")),

@@ -85,7 +85,7 @@ def _by_adapter(run: Run, model: str, lora: str) -> str:
             "import mmalign",
             "",
             f"adapter = mmalign.load_adapter({_literal(model)})",
-            f"adapter.load_lora({_literal(lora)})  # {run.summary['pipeline']} has no load_lora_weights",
+            f"adapter.load_lora({_literal(lora)})  # {_one_line(run.summary['pipeline'])} has no load_lora_weights",
             f"prompt = {_literal(row.get('prompt', 'your prompt'))}",
             f"sample = adapter.generate([prompt], seeds=[{int(row.get('seed', 0))}]{said})[0]",
             f'sample.save("sample.{suffix}")',
@@ -130,7 +130,8 @@ def _model(model: str) -> str:
     """The base model and the closing bracket, with a word on where an embedded one lies."""
     if not model.startswith("embedded/"):
         return f"{_literal(model)})"
-    return f"{_literal(model.replace('embedded', 'assets', 1))})  # {model}, a folder of mmalign's repository"
+    place = f"{_one_line(model)}, a folder of mmalign's repository"
+    return f"{_literal(model.replace('embedded', 'assets', 1))})  # {place}"
 
 
 def _options(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +141,11 @@ def _options(summary: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, An
         after = (summary.get("sampling") or {}).get("after") or {}
         said = {_PIPELINE_NAMES.get(name, name): after[name] for name in after if name not in _NOT_OPTIONS}
     return {name: value for name, value in said.items() if name.isidentifier() and value is not None}
+
+
+def _one_line(text: Any) -> str:
+    """A text for a comment, which must not end before its line does."""
+    return " ".join(str(text).split())
 
 
 def _literal(value: Any) -> str:

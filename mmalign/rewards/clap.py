@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from mmalign.errors import ConfigError, ShapeError
 from mmalign.media import Audio, Sample
+from mmalign.remote_code import remote_code
 from mmalign.rewards.base import OK, Score, obstacle, scatter
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.clip import clip_cosine
@@ -19,7 +20,6 @@ from mmalign.rewards.clip_encoder import freeze
 from mmalign.rewards.log_mel import LogMel
 from mmalign.rewards.prompts import HuggingFaceTokenizer, PromptEmbeddings
 from mmalign.rewards.weights import complete, obtain
-from mmalign.trust import remote_code
 
 FILES = (
     "config.json",

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError
+from mmalign.remote_code import remote_code
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.clip_encoder import ClipEncoder, freeze
 from mmalign.rewards.preprocessing import Preprocessing
 from mmalign.rewards.prompts import CutReport, PromptEmbeddings, Tokens
 from mmalign.rewards.weights import checkpoint, fill, obtain, read_state
-from mmalign.trust import remote_code
 
 FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 """What a folder in open_clip's format has."""

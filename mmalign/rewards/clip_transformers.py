@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from mmalign.errors import ConfigError
+from mmalign.remote_code import remote_code
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.clip_encoder import ClipEncoder, freeze
 from mmalign.rewards.clip_towers import picture_vectors, prompt_vectors, use_less_memory
 from mmalign.rewards.preprocessing import Preprocessing
 from mmalign.rewards.prompts import HuggingFaceTokenizer, PromptEmbeddings
 from mmalign.rewards.weights import complete, obtain
-from mmalign.trust import remote_code
 
 FILES = ("config.json", "model.safetensors")
 PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")

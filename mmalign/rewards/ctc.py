@@ -9,13 +9,13 @@ from torch.nn.functional import ctc_loss
 
 from mmalign.errors import ConfigError
 from mmalign.media import Audio, Sample
+from mmalign.remote_code import remote_code
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.clip_encoder import freeze
 from mmalign.rewards.measured import MeasuredReward, Measurement, Unmeasurable
 from mmalign.rewards.weights import complete, obtain
 from mmalign.rewards.word_errors import wanted_words
 from mmalign.texts import words
-from mmalign.trust import remote_code
 
 FILES = ("config.json", "model.safetensors", "processor_config.json", "tokenizer_config.json", "vocab.json")
 FLOOR = -10.0

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError
+from mmalign.remote_code import remote_code
 from mmalign.rewards.base import OK
 from mmalign.rewards.cards import RewardCard
 from mmalign.rewards.vlm_inputs import encode, parts_of, render
 from mmalign.rewards.vlm_judge import Choices, Question, Words, Written
 from mmalign.rewards.vlm_prefix import common_start, continue_from, together
 from mmalign.rewards.weights import advice, find, local_path
-from mmalign.trust import remote_code
 
 
 class LocalJudge:

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def train(
     stopped_early = _reason(run.metrics, first)
     run.begin("training", first, generator.denoiser_passes)
     if first == 0:
-        method.check_start(size=config.batch_size, seed=config.seed)
+        with counted_once(generator):
+            method.check_start(size=config.batch_size, seed=config.seed)
     last = config.steps if until is None else until
     if first > last:
         raise ConfigError(
@@ -111,7 +112,8 @@ def train(
             if step % CHECKSUM_EVERY == 0:
                 processes.check_same(parameters, step=step)
             if glance is not None and glance_every and step % glance_every == 0:
-                seen, stopped_early = glance(step)
+                with counted_once(generator):
+                    seen, stopped_early = glance(step)
                 values.update(seen)
             if log is not None:
                 log.write(step, values, stopped_early)
@@ -123,6 +125,15 @@ def train(
     if stopped_early is not None:
         console.print(f"stopped after step {step}: {stopped_early}")
     return stopped_early
+
+
+@contextmanager
+def counted_once(generator: DenoisingGenerator) -> Iterator[None]:
+    """What every process does alike, so as to know the same, costs what it costs one."""
+    before = generator.denoiser_passes
+    yield
+    if not Processes().main:
+        generator.denoiser_passes = before
 
 
 def _promise(signum: int) -> None:

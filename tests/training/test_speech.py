@@ -202,14 +202,16 @@ def test_runs_of_token_models_compare_and_over_optimise(
     other = shutil.copytree(finished, tmp_path / "other")
     assert main(["compare", str(finished), str(other), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"][1]["difference"]["gain"] == 0.0
-    command = [
-        "reward",
-        "overoptimise",
-        str(finished / "samples" / "training"),
-        "--out",
-        str(tmp_path / "o.json"),
+    drawn = finished / "samples" / "training"
+    lines = [json.loads(line) for line in (drawn / "metadata.jsonl").read_text().splitlines()]
+    table = tmp_path / "many.jsonl"  # three samples of each of two prompts, for a best of 1, 2 and 3
+    listed = [
+        {"media": str(drawn / line["file_name"]), "prompt": lines[3 * (k // 3)]["prompt"]}
+        for k, line in enumerate(lines)
     ]
-    command += ["--proxy", "embedded/commands-asr", "--true", "commands-truth", "--resamples", "20"]
+    table.write_text("".join(json.dumps(row) + "\n" for row in listed))
+    command = ["reward", "overoptimise", str(table), "--out", str(tmp_path / "o.json"), "--resamples", "20"]
+    command += ["--proxy", "embedded/commands-asr", "--true", "commands-truth"]
     assert main([*command, "--run", str(finished), "--implicit"]) == 0
     found = json.loads((tmp_path / "o.json").read_text())
     assert found["samples"] == 6

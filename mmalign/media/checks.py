@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import ConfigError, NonFiniteError, ShapeError
+from mmalign.media.decoding import counted
 
 Modality = Literal["image", "video", "scene3d", "audio", "speech"]
 
@@ -80,6 +81,8 @@ def check_size(count: int, limit: int, what: str, option: str) -> None:
     Raises:
         ConfigError: ``count`` is above ``limit``; the message has both, and the way out.
     """
+    if counted() and option in ("max_pixels", "max_samples"):
+        return  # what reading takes is limited by who reads, and so is the way out
     if count > limit:
         raise ConfigError(
             f"holds at least {count:,} {what}, the limit is {limit:,}; make it smaller, or load it with {option}=…"

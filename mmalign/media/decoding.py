@@ -78,6 +78,11 @@ def decoding(
         _current.reset(token)
 
 
+def counted() -> bool:
+    """Whether somebody counts what is read here, so that readers need no limits of their own."""
+    return _current.get() is not None
+
+
 def take(size: int) -> None:
     """Say that a reader is about to take so many bytes.
 

@@ -33,7 +33,7 @@ def reading(path: Path | str, what: str) -> Iterator[None]:
         raise DataError(str(error), file=path) from None
     except PIL.Image.DecompressionBombError as error:
         raise DataError(
-            f"is too large a {what} to be read safely ({' '.join(str(error).split())})", file=path
+            f"is too large a {what}, make it smaller ({' '.join(str(error).split())})", file=path
         ) from None
     except Exception as error:  # a decoder that is fed damaged bytes raises anything at all
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from mmalign.cli import score
+from mmalign.errors import DataError
 from mmalign.media import Image, Sample, SampleFile
 from mmalign.media.decoding import Growing, decoding, take
 from mmalign.media.room import Room, held_bytes
@@ -56,7 +57,7 @@ def flac(path: Path, minutes: float) -> None:
 
 
 def gif(path: Path, frames: int, side: int) -> None:
-    pictures = [PIL.Image.new("P", (side, side), number % 256) for number in range(frames)]
+    pictures = [PIL.Image.new("L", (side, side), 255 * (number % 2)) for number in range(frames)]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=20)
 
 
@@ -255,6 +256,14 @@ def test_room_is_given_in_order_and_never_above_the_total() -> None:
     assert room.most <= 100
     # Half of each is kept: 30 + 60 and 60 + 30 fit, 75 + 90 do not; 45 + 10 do, 50 + 100 do not; 50 + 5 do.
     assert parts == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+def test_the_limit_of_who_reads_takes_the_place_of_the_readers_own(tmp_path: Path) -> None:
+    png(tmp_path / "large.png", 64)
+    with pytest.raises(DataError, match="load it with max_pixels="):
+        Image.load(tmp_path / "large.png", max_pixels=100)
+    with decoding(most_bytes=20 * 64 * 64, option="--more"):
+        assert Image.load(tmp_path / "large.png", max_pixels=100).pixels.shape == (3, 64, 64)
 
 
 def test_growing_media_take_what_they_turn_out_to_hold() -> None:

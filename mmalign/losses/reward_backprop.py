@@ -31,7 +31,7 @@ def refl_loss(
     Raises:
         ShapeError: ``reward`` is not [B], or ``pretraining_error`` not [N].
 
-    Source: Xu et al. 2023, ImageReward, section 3 and algorithm 1 (arXiv:2304.05977), with the target and scale of
+    Source: Xu et al. 2023, ImageReward, algorithm 1 (arXiv:2304.05977), with the target and scale of
     its code.
 
     >>> refl_loss(torch.tensor([1.0, 5.0]), scale=1.0)  # (1 + 0) / 2
@@ -59,7 +59,7 @@ def draft_loss(reward: Tensor) -> Tensor:
     Raises:
         ShapeError: ``reward`` is neither [B] nor [N, B].
 
-    Source: Clark et al. 2023, DRaFT, section 4 (arXiv:2309.17400).
+    Source: Clark et al. 2023, DRaFT (arXiv:2309.17400).
 
     >>> draft_loss(torch.tensor([1.0, 2.0]))
     tensor(-1.5000)
@@ -111,7 +111,7 @@ def draft_k_start(steps: int, *, k: int) -> int:
     Raises:
         ConfigError: ``k`` is not from 1 to T.
 
-    Source: Clark et al. 2023, DRaFT, section 4.2, as DRaFT-K (arXiv:2309.17400).
+    Source: Clark et al. 2023, DRaFT, as DRaFT-K (arXiv:2309.17400).
 
     >>> draft_k_start(50, k=1)
     49
@@ -222,7 +222,7 @@ def draft_lv_noisy(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -
     Raises:
         ShapeError: ``noise`` is not N times ``clean``, or ``alpha`` or ``sigma`` is not [B].
 
-    Source: Clark et al. 2023, DRaFT, section 4.3, as DRaFT-LV (arXiv:2309.17400).
+    Source: Clark et al. 2023, DRaFT, as DRaFT-LV (arXiv:2309.17400).
 
     >>> half = torch.tensor([0.5])
     >>> draft_lv_noisy(torch.tensor([[2.0]]), torch.tensor([[[4.0]], [[-4.0]]]), half, half)[:, 0, 0]

@@ -28,7 +28,7 @@ class DRaFT(RewardGradientMethod):
     R is in standard deviations of the reference's rewards. Denoiser passes per sample: ``rollout_steps`` - K forward, K
     forward and backward; n more of the latter for DRaFT-LV.
 
-    Source: Clark et al. 2023, Directly Fine-Tuning Diffusion Models on Differentiable Rewards, sections 3.1 and 3.2
+    Source: Clark et al. 2023, Directly Fine-Tuning Diffusion Models on Differentiable Rewards, as DRaFT-K and DRaFT-LV
     (arXiv:2309.17400); Prabhudesai et al. 2023, AlignProp, section 4 (arXiv:2310.03739).
     """
 

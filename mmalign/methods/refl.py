@@ -22,7 +22,7 @@ class ReFL(RewardGradientMethod):
 
     Denoiser passes per sample: up to ``rollout_steps`` - 1 forward, one forward and backward.
 
-    Source: Xu et al. 2023, ImageReward, section 4, algorithm 1 (arXiv:2304.05977).
+    Source: Xu et al. 2023, ImageReward, algorithm 1 (arXiv:2304.05977).
     """
 
     def __init__(self, config: ReFLConfig, task: Task) -> None:

@@ -42,7 +42,7 @@ class ImageReward(PictureReward):
     Range: all numbers, about standard normal on the pictures of its training, -2 to 2 as a rule; higher is better. It
     reads 35 tokens of a prompt.
 
-    Source: Xu et al. 2023, ImageReward, section 3 (arXiv:2304.05977). Its layers are linear with dropout between them,
+    Source: Xu et al. 2023, ImageReward (arXiv:2304.05977). Its layers are linear with dropout between them,
     so in use the head is one affine map.
 
     Args:

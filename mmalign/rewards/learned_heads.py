@@ -184,7 +184,7 @@ class Heads(nn.Module):
     def standardise_outputs(self, features: Tensor) -> None:
         """Let each member's scores have mean 0 and std 1 over the training samples: pairs fix neither zero nor scale.
 
-        Source: Coste et al. 2024, Reward Model Ensembles Help Mitigate Overoptimization (arXiv:2310.02743).
+        Source: Coste et al. 2023, Reward Model Ensembles Help Mitigate Overoptimization (arXiv:2310.02743).
         """
         means, _ = self(features)
         self.shift.copy_(means.mean(1))  # of pairs, which are never bounded

@@ -18,8 +18,8 @@ class GroupWeights:
     the policy maximises sum_u w_u E[r_u], and after each rollout w follows whoever's mean was lowest, by
     :func:`mmalign.rewards.combining.maxmin_weights`. The mean of each sample's least r_u is another number, and lower.
 
-    Source: the objective is equation 7 of Chakraborty et al. 2024, MaxMin-RLHF (arXiv:2402.08925), whose algorithm puts
-    all weight on the worst group of each step; the softened step is ours.
+    Source: the objective of Chakraborty et al. 2024, MaxMin-RLHF (arXiv:2402.08925), whose algorithm puts all weight on
+    the worst group of each step; the softened step is ours.
 
     Args:
         groups: U.

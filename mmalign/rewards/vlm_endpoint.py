@@ -100,7 +100,7 @@ class ChatEndpoint:
 
         Spaces before a word, as the server's tokenizer writes them, do not count. What the server does not name is
         known up to a bound: the rest, 1 less all that are named, could be other spellings of any answer, so a rest
-        above ``MOST_HIDDEN`` of what the answers hold is a status. An answer that is not named has the most it can,
+        above ``MOST_HIDDEN`` of what the answers hold is a status. An answer not named has the most that it can have,
 
             log min(rest, the least that is named),
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmalign.media import Speech
+from mmalign.texts import normal
 from mmalign.worlds.shapes import Split
 from mmalign.worlds.silhouettes import ramp
 from mmalign.worlds.words import draw, named_once, redraw
@@ -109,10 +110,12 @@ def parse(text: str) -> Command | None:
 
     >>> parse("a high voice says 'open the window'")
     Command(verb='open', object='window', voice='high')
+    >>> parse("A high voice says ‘open the window’") == parse("a high voice says 'open the window'")
+    True
     >>> parse("open the window") is None
     True
     """
-    said = re.search(r"'(\w+) the (\w+)'", text.lower())
+    said = re.search(r"'(\w+) the (\w+)'", normal(text))
     voice = named_once(text, VOICES)
     if said is None or voice is None or said[1] not in VERBS or said[2] not in OBJECTS:
         return None

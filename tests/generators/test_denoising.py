@@ -34,6 +34,7 @@ def test_predict_replays_every_step_of_the_pipeline(generator: DenoisingGenerato
     arguments = generator._arguments(PROMPTS, seeds=[0, 1, 2], guidance=guidance, steps=3, **SIZE)
     recording, _ = run(generator.pipeline, generator.policy, **{**arguments, "output_type": "latent"})
     conditioning = generator.condition(PROMPTS, guidance=guidance, **SIZE)
+    assert len(recording.steps) == 3
     for i, step in enumerate(recording.steps):
         level = generator.timesteps.at_time(torch.full((len(PROMPTS),), step.timestep))
         seen = recording.calls[i * recording.calls_per_step].arguments[generator.latents_name][: len(PROMPTS)]

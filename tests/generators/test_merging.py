@@ -44,6 +44,8 @@ def test_the_ends_of_an_interpolation_are_its_inputs() -> None:
 def test_a_merge_with_itself_changes_nothing() -> None:
     one = update(0)
     merged = change(merging.slerp([one, one, one]))
+    assert merged.keys() == one.keys()
+    assert merged
     for name, tensor in change(one).items():
         assert_close(merged[name], tensor, rtol=1e-4, atol=1e-5)
 
@@ -55,6 +57,7 @@ def test_the_middle_of_two_of_one_length_keeps_the_length() -> None:
         for name, (down, up) in two.items()
     }
     merged, average = change(merging.slerp([one, two])), change(merging.linear([one, two], [0.5, 0.5]))
+    assert len(merged) == len(one) > 0
     for name, tensor in change(one).items():
         assert float(merged[name].norm()) == pytest.approx(float(tensor.norm()), rel=1e-4)
         assert float(average[name].norm()) < 0.95 * float(tensor.norm())  # what a plain average loses
@@ -83,6 +86,7 @@ def test_three_count_alike_whatever_their_order() -> None:
 def test_a_linear_merge_is_the_weighted_sum_and_a_share_scales_it() -> None:
     one, two = update(0), update(1)
     merged = change(merging.towards_start(merging.linear([one, two], [2.0, -1.0]), share=0.5))
+    assert len(merged) == len(one) > 0
     for name in one:
         assert_close(merged[name], 0.5 * (2 * change(one)[name] - change(two)[name]), rtol=1e-4, atol=1e-5)
 

@@ -66,6 +66,7 @@ def test_musicgen(kind: str, guidance: float | None) -> None:
         return_dict_in_generate=True,
     )
     own = torch.stack(output.scores, 1).unflatten(0, (len(texts), K))  # [B, K, S, V]
+    assert len(delays) == K > 1
     for k, delay in enumerate(delays):
         assert_close(logits[:, :, k], own[:, k, delay : delay + FRAMES], atol=1e-4, rtol=0)
 

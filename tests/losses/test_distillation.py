@@ -201,6 +201,7 @@ def test_an_even_expert_does_not_object() -> None:
 
 def test_every_label_leaves_the_dtype_of_the_scores() -> None:
     scores = gaussian(B, K).bfloat16()
+    assert len(get_args(RealLabel)) == 3
     for real in get_args(RealLabel):
         assert latent_reward_loss(scores, scores, real=real).dtype == torch.bfloat16
 

@@ -349,6 +349,8 @@ def draw(shapes: Shapes) -> list[Tensor]:
 
 
 def test_the_audit_is_complete() -> None:
+    assert len(losses.__all__) > 100
+    assert len(LOSSES) > 60
     assert sorted([*LOSSES, *CONSTANT, *NOT_DIFFERENTIABLE]) == sorted(losses.__all__)
 
 
@@ -356,6 +358,8 @@ def test_the_audit_is_complete() -> None:
 def test_gradient_reaches_what_is_trained_and_nothing_else(name: str) -> None:
     function, argument_shapes, trained = LOSSES[name]
     arguments = draw(argument_shapes)
+    assert trained
+    assert trained <= set(range(len(arguments)))
     function(*arguments).sum().backward()
     for place, argument in enumerate(arguments):
         if place in trained:

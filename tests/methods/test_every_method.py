@@ -36,6 +36,8 @@ SMALL: dict[str, configs.MethodConfig] = {
 
 
 def test_every_method_is_tested() -> None:
+    assert len(METHODS) == 16
+    assert len(SMALL) == 10
     # Those on tokens have models of their own, in test_token_methods.
     assert sorted(SMALL) == sorted(name for name in METHODS if not name.startswith("token_"))
     assert all(METHODS[name][0] is type(config) for name, config in SMALL.items())
@@ -171,8 +173,9 @@ def test_a_target_makes_draft_the_published_alignprop(task: Task, adapter: Image
     whole = configs.DRaFTConfig(rollout_steps=3, last_steps=3, calibration=4, truncation="random")
     found: dict[float | None, dict[str, torch.Tensor]] = {}
     losses: dict[float | None, torch.Tensor] = {}
+    method: Any = None
     for target in (None, 1e4, -1e4):
-        method: Any = load_method("draft")(replace(whole, target=target), task)  # type: ignore[call-arg]
+        method = load_method("draft")(replace(whole, target=target), task)
         batch = method.batch(0, size=2, seed=0)
         loss, _ = method.loss(batch)
         found[target], losses[target] = gradients(adapter, loss), loss.detach()

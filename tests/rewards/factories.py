@@ -85,10 +85,11 @@ def clap(folder: Path) -> Reward:
 
 
 def vqascore(folder: Path) -> Reward:
+    """A model of random weights says anything, and yes or no rarely."""
     model, processor = small_judges.qwen2_vl()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return load_small(small_card("vqascore-qwen2.5-vl-7b", folder, dtype="float32"))
+    return load_small(small_card("vqascore-qwen2.5-vl-7b", folder, dtype="float32", least_mass=0.0))
 
 
 FACTORIES: dict[str, Callable[[Path], Reward]] = {

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,7 +86,12 @@ def same_aspect(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5, equal_nan=True)
 
 
+CARDS = 54
+"""How many there are, so that a suite over none is no success."""
+
+
 def test_every_card_is_covered_by_its_weights_or_by_a_small_model() -> None:
+    assert len(cards()) == len({*SHIPPED, *FACTORIES}) == CARDS
     assert {"embedded/shapes-clip", "placebo", "shapes-truth"} <= set(SHIPPED)
     assert len(cards()) >= 54, "every test below runs over so many"
     assert {*SHIPPED, *FACTORIES} == set(cards()), "a card without weights needs a row in factories.FACTORIES"
@@ -190,6 +196,30 @@ def test_the_stated_range_holds(name: str) -> None:
     value = reward(name).score(samples(name)).value
     assert low <= value.min()
     assert value.max() <= high
+
+
+@every_card
+def test_the_stated_range_holds_at_the_ends_of_the_media(name: str) -> None:
+    """Black, white, silence, full scale, noise between, and nearly nothing; what cannot be judged has a status."""
+    low, high = find_card(name).range or (-math.inf, math.inf)
+    whole = samples(name)[0]
+    values, ends = values_of(whole.media), []
+    least = -1.0 if whole.media is not None and whole.media.modality in ("audio", "speech") else 0.0
+    coin = torch.rand(values.shape, generator=torch.Generator().manual_seed(3))
+    for end in (
+        torch.zeros_like(values),
+        torch.ones_like(values),
+        least + (1 - least) * coin,
+        torch.where(coin > 0.5, torch.ones_like(values), torch.full_like(values, least)),
+        1e-3 * values,
+    ):
+        assert whole.media is not None
+        changed: Any = {TENSORS[whole.media.modality]: end}
+        ends.append(replace(whole, media=replace(whole.media, **changed)))
+    score = reward(name).score(ends)
+    assert len(score.status) == 5
+    for value, status in zip(score.value.tolist(), score.status, strict=True):
+        assert low <= value <= high if status == "ok" else math.isnan(value), f"{value} ({status})"
 
 
 @every_card

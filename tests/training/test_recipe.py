@@ -12,6 +12,7 @@ from mmalign.data.prompts import read_prompts
 from mmalign.errors import ConfigError, DataError, MmalignError, UnknownNameError
 from mmalign.methods import METHODS, configs
 from mmalign.rewards.cards import find_card, parse_weighted
+from mmalign.texts import plain_prompt
 from mmalign.training.base_model import fitted, read_base_model, settled
 from mmalign.training.recipe import (
     Recipe,
@@ -28,6 +29,7 @@ REWARDED: dict[str, Any] = {**PLAIN, "reward": ("placebo",), "prompts": "embedde
 
 
 def test_every_method_has_a_recipe() -> None:
+    assert len(NAMES) == 38
     assert {load_recipe(name).method.name for name in NAMES} == set(METHODS)
 
 
@@ -38,7 +40,13 @@ def test_a_recipe_that_ships_is_whole(name: str, tmp_path: Path) -> None:
     for text in recipe.reward:
         assert recipe.modality in find_card(parse_weighted(text)[0]).modalities
     if recipe.heldout_reward:
-        assert not set(read_prompts(str(recipe.prompts))) & set(read_prompts(str(recipe.heldout_prompts)))
+        training, judging = (
+            set(map(plain_prompt, read_prompts(str(name))))
+            for name in (recipe.prompts, recipe.heldout_prompts)
+        )
+        assert training
+        assert judging
+        assert not training & judging
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
 

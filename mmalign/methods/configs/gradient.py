@@ -31,7 +31,7 @@ class RewardGradientConfig(MethodConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ReFLConfig(RewardGradientConfig):
-    """ReFL, any denoiser: ``mmalign align image/refl``. Xu et al. 2023, ImageReward, section 4 (arXiv:2304.05977)."""
+    """ReFL, any denoiser: ``mmalign align image/refl``. Xu et al. 2023, ImageReward, algorithm 1 (arXiv:2304.05977)."""
 
     name: ClassVar[str] = "refl"
     also_takes: ClassVar[tuple[str, ...]] = ("demonstrations",)
@@ -60,7 +60,7 @@ class DRaFTConfig(RewardGradientConfig):
     name: ClassVar[str] = "draft"
 
     last_steps: Annotated[int, COUNT] = 1
-    """K, the steps at the end that carry gradient. Clark et al. 2023, section 3.1: K = 1 is the efficient default."""
+    """K, the steps at the end that carry gradient. Clark et al. 2023, on DRaFT-K: K = 1 is the efficient default."""
     truncation: Literal["fixed", "random"] = "fixed"
     """Always ``last_steps``, or a number of steps drawn evenly from 1 to it; of all steps, as AlignProp does."""
     target: Annotated[float | None, FINITE] = None

@@ -139,7 +139,7 @@ def finish(started: Started, *, within_s: float = ENDS_WITHIN_S) -> Ended:
     Raises:
         TimeoutError: it did not end in time, and was killed.
     """
-    found = 0
+    found = status = 0
     while not found:
         found, status = os.waitpid(started.pid, os.WNOHANG)
         if not found and time.monotonic() - started.begun > within_s:

@@ -42,17 +42,21 @@ class Place:
             shutil.copytree(self.reference("image/flow_dpo") / RUN, self.work / RUN)
 
     def start(
-        self, arguments: tuple[str, ...], *, on: Callable[[Event], None] | None = None, reads: bool = False
+        self,
+        arguments: tuple[str, ...],
+        *,
+        on: Callable[[Event], None] | None = None,
+        logs: str = "held",
     ) -> Started:
         """Begin a command in the working directory.
 
         Args:
             arguments: of ``mmalign``.
             on: called before every change that it makes there.
-            reads: call it before every reading too.
+            logs: the folder that takes its output.
         """
-        first = (lambda: None) if on is None else (lambda: watch(self.work, on, reads=reads))
-        return start(arguments, here=self.work, logs=self.folder / "logs-beside", first=first)
+        first = (lambda: None) if on is None else (lambda: watch(self.work, on))
+        return start(arguments, here=self.work, logs=self.folder / f"logs-{logs}", first=first)
 
     def run(
         self, arguments: tuple[str, ...], *, on: Callable[[Event], None] | None = None, reads: bool = False

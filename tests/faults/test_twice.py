@@ -9,7 +9,7 @@ from tests.faults.rows import GOOD
 from tests.faults.twice import NAMES
 
 pytestmark = pytest.mark.slow
-COUNT = how_many("twice", 6)
+COUNT = how_many("twice", 7)
 
 
 @pytest.fixture(scope="module")

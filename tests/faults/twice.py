@@ -1,13 +1,11 @@
 """Begins a command, holds it in the middle, and begins another on the same folder: the second refuses, the first ends.
 
-``python -m tests.faults.twice --count 5 --log twice.jsonl --place FOLDER`` goes on after the rows of the log.
+``python -m tests.faults.twice --count 7 --log twice.jsonl --place FOLDER`` goes on after the rows of the log.
 """
 
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,10 +13,11 @@ from tests.faults import rows
 from tests.faults.commands import COMMANDS
 from tests.faults.contents import contents, differences
 from tests.faults.damage import killing_before
-from tests.faults.events import Event
+from tests.faults.followed import followed
+from tests.faults.holding import holding_before, wait_for_stop
 from tests.faults.place import Place
 from tests.faults.sentences import has_traceback, one_sentence
-from tests.faults.warm import Started, finish
+from tests.faults.warm import finish
 
 _RESUME = ("align", "--resume", "run")
 HELD_AT = {
@@ -29,6 +28,7 @@ HELD_AT = {
     "export": "exported/",
 }
 """The change before which the first command is held, by its name."""
+FOLLOWED = "align followed on a page"
 NAMES = (
     "align twice",
     "align resumed twice",
@@ -36,6 +36,7 @@ NAMES = (
     "generate twice",
     "reward train twice",
     "export twice",
+    FOLLOWED,
 )
 
 
@@ -57,6 +58,8 @@ class Twice:
 def twice(place: Place, number: int) -> Twice:
     """Hold the first, run the second, let the first go on, and compare."""
     pair = NAMES[number % len(NAMES)]
+    if pair == FOLLOWED:
+        return Twice(pair, "", followed(place))
     name = "image/flow_dpo" if pair.startswith("align") else pair.removesuffix(" twice")
     command, wanted = COMMANDS[name], place.wanted(name)
     place.begin(command)
@@ -84,36 +87,6 @@ def twice(place: Place, number: int) -> Twice:
     else:
         result = "; ".join(differences(contents(place.work), wanted)) or rows.GOOD
     return Twice(pair, said or "", result)
-
-
-def holding_before(part: str) -> Callable[[Event], None]:
-    """Stops the process, which can go on, before its first change to a path with this in it."""
-    done: list[bool] = []
-
-    def hold(event: Event) -> None:
-        if not done and part in event.path and not event.path.endswith(".partial"):
-            done.append(True)
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    return hold
-
-
-def wait_for_stop(started: Started, *, within_s: float = 300) -> None:
-    """Until a command holds.
-
-    Raises:
-        TimeoutError: it does not.
-    """
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        pid, status = os.waitpid(started.pid, os.WUNTRACED | os.WNOHANG)
-        if pid and os.WIFSTOPPED(status):
-            return
-        assert not pid, (
-            f"ended with {status} before it could be held: {(started.logs / 'err').read_text()[-500:]}"
-        )
-        time.sleep(0.01)
-    raise TimeoutError(f"not held within {within_s} s")
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ def start(
         first: called in the child before the command.
     """
     logs.mkdir(parents=True, exist_ok=True)
+    for name in ("out", "err", IMPORTED):
+        (logs / name).unlink(missing_ok=True)  # of a command before
     sys.stdout.flush()
     sys.stderr.flush()
     begun, pid = time.monotonic(), os.fork()
@@ -137,7 +139,7 @@ def finish(started: Started, *, within_s: float = ENDS_WITHIN_S) -> Ended:
     Raises:
         TimeoutError: it did not end in time, and was killed.
     """
-    found = 0
+    found = status = 0
     while not found:
         found, status = os.waitpid(started.pid, os.WNOHANG)
         if not found and time.monotonic() - started.begun > within_s:
@@ -147,7 +149,10 @@ def finish(started: Started, *, within_s: float = ENDS_WITHIN_S) -> Ended:
             raise TimeoutError(f"still running after {within_s} s; it had said: {said}")
         time.sleep(0.01)
     out, err = (
-        (started.logs / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")
+        (started.logs / name).read_text(encoding="utf-8", errors="replace")
+        if (started.logs / name).exists()
+        else ""  # killed before it began
+        for name in ("out", "err")
     )
     return Ended(os.waitstatus_to_exitcode(status), out, err, time.monotonic() - started.begun)
 

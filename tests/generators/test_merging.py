@@ -120,6 +120,7 @@ def test_a_merged_file_draws_in_plain_diffusers_what_its_weights_say(tmp_path: P
         adapter.save_lora(tmp_path / str(seed))
     (prefix, one), (_, two) = (read_lora(tmp_path / name) for name in "01")
     assert prefix == "transformer"
+    assert float((pixels(tmp_path / "0") - pixels(tmp_path / "1")).abs().max()) > 2 / 255
     for share, run in ((0.0, "0"), (1.0, "1")):
         write_lora(tmp_path / "merged", prefix, merging.slerp([one, two], share=share))
         assert_close(pixels(tmp_path / "merged"), pixels(tmp_path / run), rtol=0, atol=1 / 255)

@@ -9,8 +9,8 @@ from mmalign.errors import ConfigError
 SPARE = 64 * 2**20
 """Bytes that stay free."""
 PROBE = ".mmalign-probe-"
-"""What a folder is called that is made and taken away to see whether a place can be written; another process of the same
-run may be looking just then."""
+"""How folders begin that are made and taken away to see whether a place can be written; another process of the same run
+may be looking just then."""
 
 
 def check_new_folder(out: Path, *, way_out: str = "give another --out") -> None:

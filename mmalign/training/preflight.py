@@ -13,7 +13,7 @@ from mmalign.data.pairs import read_pairs
 from mmalign.data.prompts import read_prompts
 from mmalign.data.ratings import read_demonstrations, read_ratings
 from mmalign.errors import ConfigError, DataError, MmalignError
-from mmalign.methods.configs.online import GroupConfig
+from mmalign.methods.configs.online import GroupConfig, TrajectoryConfig
 from mmalign.suffixes import can_hold
 from mmalign.training.base_model import BaseModel, read_base_model, settled
 from mmalign.training.places import check_new_folder, check_space
@@ -116,6 +116,11 @@ def check_model(recipe: Recipe, model: BaseModel) -> None:
         raise ConfigError(
             f"{recipe.method.name} learns from {wants}, and '{model.name}' makes {makes}; methods of tokens begin "
             "with 'token_'"
+        )
+    step = getattr(recipe.method, "flow_step", None)
+    if model.flow is False and step not in (None, TrajectoryConfig.flow_step):
+        raise ConfigError(
+            f"method.flow_step = '{step}' would do nothing: '{model.name}' is a diffusion by its scheduler"
         )
     other = {"flow_dpo": (True, "diffusion_dpo"), "diffusion_dpo": (False, "flow_dpo")}.get(
         recipe.method.name

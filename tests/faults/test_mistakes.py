@@ -77,6 +77,10 @@ MISTAKES = {
         f"{NAME} --model embedded/shapes-diffusion",
         "is a diffusion by its scheduler; take method",
     ),
+    "step of flows for a diffusion": (
+        "image/d3po --method.flow-step cps",
+        "method.flow_step = 'cps' would do nothing",
+    ),
     "unknown model": (f"{NAME} --model embedded/shapes-flw", "Did you mean 'embedded/shapes-flow'"),
     "model folder that is none": (f"{NAME} --model {{here}}", "no model_index.json in this folder"),
     "model file": (f"{NAME} --model {{picture}}", "no such folder"),

@@ -271,6 +271,14 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def lies_in(path: Path, root: Path) -> bool:
+    """Whether a file, links followed, is below a folder; a name that no file can have is not."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def is_text(value: str) -> bool:
     """Whether a text can be written as UTF-8; JSON may hold half a character, which nothing after it can."""
     try:
@@ -278,6 +286,16 @@ def is_text(value: str) -> bool:
         return True
     except UnicodeEncodeError:
         return False
+
+
+def listing(names: Iterable[Any]) -> str:
+    """Names as an error lists them: one short line, whatever they are."""
+    found = list(names)
+    said = [
+        str(n) if str(n).isprintable() and str(n).strip() == str(n) != "" else brief(n) for n in found[:20]
+    ]
+    said = [name if len(name) <= 80 else f"{name[:77]}..." for name in said]
+    return ", ".join([*said, *([f"and {len(found) - 20} more"] if len(found) > 20 else [])]) or "none"
 
 
 def brief(value: Any) -> str:

@@ -1,9 +1,11 @@
 """Settings of the methods that learn from a fixed set of samples."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from mmalign.errors import ConfigError
 from mmalign.methods.configs.base import MethodConfig, OwnPairs, OwnSamples, Source, StepPasses, positive
 
 
@@ -16,6 +18,15 @@ class PairConfig(MethodConfig):
 
     own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
     """How pairs are made where no ``preferences`` file is given."""
+    margin_scale: float = 0.0
+    """Log odds per unit of the pairs' ``margin``, by which the chosen side has to lead (Amini et al. 2024,
+    arXiv:2402.10571); at 0 margins are not used, for their unit is the scorer's own."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin_scale < math.inf:
+            raise ConfigError(
+                f"method.margin_scale = {self.margin_scale}: expected at least 0, log odds per unit of the margin"
+            )
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """Both sides, by policy and reference."""
@@ -38,6 +49,7 @@ class FlowDPOConfig(PairConfig):
     """Of the same density; SD3: 1."""
 
     def __post_init__(self) -> None:
+        PairConfig.__post_init__(self)
         positive(self, "beta", "sigma_std")
 
 
@@ -51,6 +63,7 @@ class DiffusionDPOConfig(PairConfig):
     """Strength of the pull to the reference. Wallace et al. 2023, section 5.1: "beta = 5000" for SDXL; SD1.5 2000."""
 
     def __post_init__(self) -> None:
+        PairConfig.__post_init__(self)
         positive(self, "beta")
 
 

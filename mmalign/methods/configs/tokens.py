@@ -24,6 +24,7 @@ class TokenDPOConfig(PairConfig):
     """How far a sample's length is divided out; the paper: 0, the sum. At 1 it is a mean, and wants a larger beta."""
 
     def __post_init__(self) -> None:
+        PairConfig.__post_init__(self)
         positive(self, "beta")
 
 

@@ -378,7 +378,7 @@ def test_opposite_aspects_have_heads_of_their_own_or_one_is_chosen(
     said_of = capsys.readouterr().err
     assert f"{len(rows)} rows: {len(rows) // 2} used, {len(rows) // 2} rejected" in said_of
     assert "is of the aspect 'B'" in said_of
-    value = load_reward(str(tmp_path / "one")).score(seen).value
-    assert float((value[:20] - value[20:]).mean()) > 0
+    alone = load_reward(str(tmp_path / "one")).score(seen).value
+    assert float((alone[:20] - alone[20:]).mean()) > 0
     with pytest.raises(DataError, match="no aspect is called 'C'"):
         train(data, tmp_path / "x", "--aspect", "C")

@@ -374,7 +374,10 @@ READERS: dict[str, dict[str, Reader]] = {
     "faults": {"check": check, "dense": dense},
     "demonstrations": {"check": check, "dense": dense, "align": read_demonstrations},
     "manifest": {"score": scored, "pool": read_pool},
-    "scores": {"grouping": read_scores, "pool": read_pool},
+    "scores": {
+        "grouping": lambda p: read_scores(p, root=p.parent),
+        "pool": lambda p: read_pool(p, root=p.parent),
+    },
     "prompts": {"prompts": prompts},
     **{name: {"convert": converted(name)} for name in ("tangoflux", "verl-omni", "imagefolder", "pickapic")},
     "videoalign": {"convert": converted("videoalign"), "judge": lambda p: read_judge_data([p])},

@@ -127,7 +127,7 @@ def test_what_a_loss_does_not_name_it_is_not_given_and_that_is_said() -> None:
 @pytest.mark.parametrize("scale", [-0.1, float("nan"), float("inf")])
 def test_a_scale_of_margins_is_a_number_of_at_least_0(name: str, scale: float) -> None:
     with pytest.raises(ConfigError, match="margin_scale"):
-        METHODS[name][0](margin_scale=scale)
+        METHODS[name][0](**{"margin_scale": scale})
 
 
 def test_several_aspects_ask_for_one() -> None:

@@ -44,8 +44,6 @@ from mmalign.training.reward_data import read_examples
 MUTANTS = int(os.environ.get("MMALIGN_MUTANTS", "2000"))
 OUTSIDE = "outside.png"
 """Beside the folder of the table, and no business of its readers."""
-WITHOUT_ROOT = ("check",)
-"""Readers that do not yet keep to the table's folder."""
 Rows = list[dict[str, Any]]
 Table = tuple[str, bytes]
 """Suffix and content."""
@@ -466,9 +464,7 @@ def run_mutants(folder: Path, count: int, seed: int) -> tuple[Counter[str], dict
             with listening() as opened:
                 fault = wrong_with(read, root if in_folder else path, told)
                 names = set(opened)
-            if name not in WITHOUT_ROOT and any(
-                Path(n).name == OUTSIDE or n.startswith("/etc/pass") for n in names
-            ):
+            if any(Path(n).name == OUTSIDE or n.startswith("/etc/pass") for n in names):
                 fault = "a file outside was opened"
             if fault is not None and f"{name}: {fault}" not in faults:
                 kept = folder / f"{len(faults)}-{layout}{suffix}"

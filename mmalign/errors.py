@@ -77,4 +77,6 @@ class UnknownNameError(MmalignError):
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         listing = f" Known: {', '.join(names) or 'none'}." if len(names) <= SHORT_LIST or not near else ""
-        super().__init__(f"no {what} is called '{name}'.{hint}{listing}")
+        said = name if name.isprintable() else repr(name)[1:-1]  # one line, whatever the name
+        said = said if len(said) <= 200 else f"{said[:200]}..."
+        super().__init__(f"no {what} is called '{said}'.{hint}{listing}")

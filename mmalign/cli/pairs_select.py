@@ -187,9 +187,12 @@ def route(command: SelectCommand) -> int:
     """Choose labels of a machine that people should check, and write them without those labels."""
     import torch
 
-    from mmalign.data.pairs import read_pairs, write_pairs
+    from mmalign.data.pairs import read_preferences, write_pairs
 
-    pairs = read_pairs(command.samples)
+    found = read_preferences(command.samples)
+    if found.rejected:
+        raise found.rejected[0]  # a tie is no label that could be doubted, and --rest would lose it
+    pairs = found.pairs
     chosen, note, faults = (_by_margin if command.route == "margin" else _by_gain)(command, pairs)
     if not chosen:
         raise ConfigError(
@@ -333,7 +336,7 @@ def _scored(
 
 def _known(path: Path | None, pool: "Pool") -> frozenset[tuple[int, int, int]]:
     """Pairs of the pool that a file has already, by what the files are called."""
-    from mmalign.data.pairs import read_pairs
+    from mmalign.data.pairs import read_judgements
 
     if path is None:
         return frozenset()
@@ -343,7 +346,7 @@ def _known(path: Path | None, pool: "Pool") -> frozenset[tuple[int, int, int]]:
         for i, medium in enumerate(group)
     }
     found = set()
-    for pair in read_pairs(path):
+    for pair in read_judgements(path):
         sides = [place.get((pair.prompt, side.resolve())) for side in (pair.chosen, pair.rejected)]
         if sides[0] is not None and sides[1] is not None:
             first, second = sorted((sides[0][1], sides[1][1]))

@@ -57,6 +57,7 @@ class TrainCommand:
         "bradley-terry",
         "gaussian",
         "davidson",
+        "rao-kupper",
         "plackett-luce",
         "odin",
         "squared",
@@ -64,12 +65,20 @@ class TrainCommand:
         "logistic",
     ] = "auto"
     """Of linear and deep heads. auto: bradley-terry for pairs and rankings, squared for ratings, logistic for labels.
-    gaussian, of pairs or ratings, and beta, of ratings with two ends, also learn how far people scatter; davidson
-    learns from ties as well, plackett-luce from rankings as wholes, and odin keeps --nuisance out."""
+    gaussian, of pairs or ratings, and beta, of ratings with two ends, also learn how far people scatter; davidson and
+    rao-kupper learn from ties as well, plackett-luce from rankings as wholes, and odin keeps --nuisance out."""
     nuisance: str | None = None
     """Of odin: a reward whose score should not count, such as covered-area or loudness-bs1770."""
     tie: Annotated[float, POSITIVE] = 1.0
     """Of davidson: at equal scores a tie is so many times as probable as a win."""
+    threshold: Annotated[float, Range(above=1)] = 5.0
+    """Of rao-kupper: the odds by which a side has to lead before it wins half the time."""
+    margin_scale: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Of bradley-terry, and pairs with a column margin: log odds per unit of it, by which the chosen side has to lead;
+    0 leaves margins out, for their unit is that of whatever measured them."""
+    aspect: str | None = None
+    """Of a table with several: the only one to train; by default each has a head, and the score is overall, or the mean
+    of all."""
     groups: Annotated[int, COUNT] = 1
     """Groups of annotators to find by EM; each is an aspect, and groups.csv in the folder says who is in which."""
     over_groups: Literal["worst", "mean", "least"] = "worst"
@@ -123,6 +132,8 @@ class TrainCommand:
             raise ConfigError("--over-groups is for --groups 2 or more")
         if self.tie != 1.0 and self.loss != "davidson":
             raise ConfigError("--tie is for --loss davidson")
+        if self.threshold != 5.0 and self.loss != "rao-kupper":
+            raise ConfigError("--threshold is for --loss rao-kupper")
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(f"--out {self.out} is a file; a reward is a folder")
 
@@ -146,7 +157,7 @@ class TrainCommand:
 
 VECTOR_OPTIONS = (
     *("hidden", "members", "std", "shared_trunk", "keep", "loss", "nuisance", "tie", "groups", "over_groups"),
-    *("personal", "dropout"),
+    *("personal", "dropout", "threshold", "margin_scale", "aspect"),
 )
 DENSE_OPTIONS = ("tune", "lora_rank", "patch_layer", "words", "negatives")
 """What only linear and deep heads read, and what only token and region heads do."""
@@ -180,7 +191,7 @@ def train(command: TrainCommand) -> int:
     from mmalign.rewards.learned_heads import HeadOptions
     from mmalign.training.reward_data import read_examples
     from mmalign.training.reward_fitting import FitOptions
-    from mmalign.training.reward_objectives import chosen_loss
+    from mmalign.training.reward_objectives import TIED, chosen_loss, unread_columns
     from mmalign.training.reward_training import RewardTraining, train_reward
 
     head = HeadOptions(
@@ -189,10 +200,21 @@ def train(command: TrainCommand) -> int:
         shared_trunk=command.shared_trunk,
         keep=command.keep,
     )
-    examples = read_examples(command.data, ties=command.loss == "davidson")
+    examples = read_examples(command.data, ties=command.loss in TIED, aspect=command.aspect)
+    loss = chosen_loss(command.loss, examples)
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    for line in unread_columns(loss, examples, margin_scale=command.margin_scale):
+        say(f"{command.data}: {line}", markup=False)
+    if len(examples.aspects) > 1:
+        say(
+            f"{command.data}: the aspects {', '.join(examples.aspects)} have a head each; --aspect NAME trains one",
+            markup=False,
+        )
     fit = FitOptions(
-        loss=chosen_loss(command.loss, examples),
+        loss=loss,
         tie=command.tie,
+        threshold=command.threshold,
+        margin_scale=command.margin_scale,
         epochs=command.epochs,
         batch_size=command.batch_size or 256,
         learning_rate=command.learning_rate or 1e-3,
@@ -219,7 +241,6 @@ def train(command: TrainCommand) -> int:
         ),
         examples,
     )
-    say = Console(stderr=True, soft_wrap=True, highlight=False).print
     say_rows(trained, say)
     low, high = trained.ci95  # NaN where there is one prompt
     say(

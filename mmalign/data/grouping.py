@@ -11,7 +11,7 @@ from torch import Tensor
 from mmalign.data.cells import plain_name, score_of, text_of
 from mmalign.data.pairs import Pair, best_against_worst
 from mmalign.data.rankings import Ranking
-from mmalign.data.tables import is_file, read_records
+from mmalign.data.tables import is_file, listing, read_records
 from mmalign.errors import ConfigError, DataError, ShapeError
 
 Indices = list[tuple[int, int, int]]
@@ -57,9 +57,9 @@ def read_scores(
         raise DataError("no scores in it", file=path)
     names = list(dict.fromkeys(text_of(row, "reward", path, number) for number, row in rows))
     if reward is None and len(names) > 1:
-        raise ConfigError(f"{path} has scores of {', '.join(names)}; add --reward NAME")
+        raise ConfigError(f"{path} has scores of {listing(names)}; add --reward NAME")
     if reward is not None and reward not in names:
-        raise ConfigError(f"{path} has no scores of '{reward}'; there are: {', '.join(names)}")
+        raise ConfigError(f"{path} has no scores of '{reward}'; there are: {listing(names)}")
     wanted = reward or names[0]
     groups: dict[str, list[tuple[Path, float]]] = {}
     unscored = 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.data.tables import brief, is_file
+from mmalign.data.tables import brief, is_file, listing
 from mmalign.errors import ConfigError, DataError
 from mmalign.media import CONTEXT_MEDIA, Media, Modality, Sample, SampleFile
 from mmalign.media.from_bytes import media_from_bytes
@@ -185,7 +185,7 @@ def _media_column(table: Any, path: Path, wanted: str | None, *, besides: Sequen
     names: Sequence[str] = table.column_names
     if wanted is not None:
         if wanted not in names:
-            raise ConfigError(f"{path} has no column '{wanted}'; there are: {', '.join(names)}")
+            raise ConfigError(f"{path} has no column '{wanted}'; there are: {listing(names)}")
         return wanted
     found = [
         name
@@ -199,14 +199,14 @@ def _media_column(table: Any, path: Path, wanted: str | None, *, besides: Sequen
             if found
             else "no column is known to hold media"
         )
-        raise ConfigError(f"{path}: {said}; add --media-column NAME; there are: {', '.join(names)}")
+        raise ConfigError(f"{path}: {said}; add --media-column NAME; there are: {listing(names)}")
     return found[0]
 
 
 def _prompts(table: Any, path: Path, wanted: str | None) -> list[str | None]:
     names: Sequence[str] = table.column_names
     if wanted is not None and wanted not in names:
-        raise ConfigError(f"{path} has no column '{wanted}'; there are: {', '.join(names)}")
+        raise ConfigError(f"{path} has no column '{wanted}'; there are: {listing(names)}")
     column = wanted or next((name for name in PROMPT_COLUMNS if name in names), None)
     if column is None:
         return [None] * len(table)

@@ -84,14 +84,14 @@ def read_labels(path: Path) -> LabelLines:
                 fault = f"takes back choice {brief(found['undo'])}, which does not stand"
             else:
                 undone += 1
-        elif not _is_choice(found):
+        elif (said := _choice_of(found)) is None:
             fault = "is no choice, and is not counted"
         elif found["number"] <= last.get(found["annotator"], 0):
             fault = (
                 f"choice {found['number']} of '{found['annotator']}' is there already; the first one counts"
             )
         else:
-            standing[found["annotator"], found["number"]] = found
+            standing[found["annotator"], found["number"]] = {**found, **said}
             last[found["annotator"]] = found["number"]
         if fault is not None:
             faults.append(DataError(fault, file=path, row=row))
@@ -118,20 +118,20 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-def _is_choice(row: Row) -> bool:
-    """Whether all is there that readers of a choice rely on."""
+def _choice_of(row: Row) -> Row | None:
+    """What a row says, as readers of choices rely on it; None where it says nothing that can be."""
     files, prompt, scores = (row.get(name) for name in ("shown", "prompt", "scores"))
     if not _number(row.get("number")) or not isinstance(row.get("item"), str):
-        return False
+        return None
     if not isinstance(prompt, str) or not is_text(prompt) or row.get("mode") not in MODES:
-        return False
+        return None
     if not isinstance(files, list) or not files or not all(isinstance(name, str) for name in files):
-        return False
+        return None
     if row["mode"] != "ranking" and len(files) != (2 if row["mode"] == "pairs" else 1):
-        return False
+        return None
     aspects = tuple(scores) if isinstance(scores, dict) else ()
     try:
-        checked_choice(
+        return checked_choice(
             row,
             row["mode"],
             shown=len(files),
@@ -140,8 +140,7 @@ def _is_choice(row: Row) -> bool:
             scale=LARGEST_SCALE,
         )
     except ConfigError:
-        return False
-    return True
+        return None
 
 
 class LabelLog:

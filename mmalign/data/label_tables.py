@@ -1,6 +1,7 @@
 """Labels as tables that methods learn from, with annotator and strength: pairs, rankings, ratings, labels, faults."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from mmalign.data.label_log import read_labels
 from mmalign.data.pairs import TIES, Pair
 from mmalign.data.rankings import Ranking
 from mmalign.data.ratings import Rating
-from mmalign.data.tables import is_file, is_folder
+from mmalign.data.tables import brief, is_file, is_folder, listing
 from mmalign.data.writers import whole_table
 from mmalign.errors import DataError
 from mmalign.media.image import IMAGE_SUFFIXES, Image
-from mmalign.roots import lies_in, outside, root_of
+from mmalign.roots import lies_in, root_of
 
 SOURCE = "labels"
 """What the column ``source`` says of them."""
@@ -66,7 +67,9 @@ def tables_of(
             file=path,
         )
     if not is_folder(folder):
-        raise DataError(f"its samples are not at {folder}; say where, with --samples FOLDER", file=path)
+        raise DataError(
+            f"its samples are not at {plain_name(folder)}; say where, with --samples FOLDER", file=path
+        )
     once = [row for row in found.choices if not row.get("repeat")]
     mode = found.header.get("mode") or next((row["mode"] for row in once), None)
     entries: list[Entry] = []
@@ -74,7 +77,7 @@ def tables_of(
     for row in once:
         try:
             if row["mode"] != mode:
-                raise DataError(f"is of mode {row['mode']}, and the file is of mode {mode}", file=path)
+                raise DataError(f"is of mode {row['mode']}, and the file is of mode {brief(mode)}", file=path)
             entries += _entries(row, path, folder, aspect, masks)
         except DataError as error:
             rejected.append(error)
@@ -104,7 +107,9 @@ def _entries(
     files = [folder / file for file in row["shown"]]
     far = next((file for file in files if not lies_in(file, folder)), None)
     if far is not None:
-        raise DataError(outside(far, folder), file=place)
+        raise DataError(
+            f"'{plain_name(far)}' lies outside the folder of samples and is not opened", file=place
+        )
     gone = next((file for file in files if not is_file(file)), None)
     if gone is not None:
         raise DataError(f"no such file: {plain_name(gone)}", file=place)
@@ -128,7 +133,7 @@ def _entries(
             scores = {a: score for a, score in row["scores"].items() if aspect in (None, "all", a)}
             if not scores:
                 raise DataError(
-                    f"no aspect is called '{aspect}'; there are: {', '.join(row['scores'])}", file=place
+                    f"no aspect is called '{aspect}'; there are: {listing(row['scores'])}", file=place
                 )
             whole = list(row["scores"]) == ["overall"]
             return [
@@ -143,7 +148,10 @@ def _entries(
             right = tuple(i not in row["words"] for i in range(len(prompt.split())))
             picture = masks is not None and files[0].suffix.lower() in IMAGE_SUFFIXES
             who = hashlib.sha256(name.encode()).hexdigest()[:8]
-            mask = masks / f"{row['item']}-{who}.png" if picture and masks is not None else None
+            # The name of an item is a hash; whatever else stands there is no part of a path.
+            item = hashlib.sha256(row["item"].encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            item = row["item"] if re.fullmatch(r"[0-9a-f]{16}", row["item"]) else item
+            mask = masks / f"{item}-{who}.png" if picture and masks is not None else None
             if mask is not None:
                 _draw(row["regions"], files[0], mask)
             return [Fault(prompt, files[0], right, mask)]

@@ -81,6 +81,18 @@ class Preferences:
         return tuple(dict.fromkeys(pair.aspect for pair in self.pairs))
 
 
+def read_judgements(path: Path) -> list[Pair]:
+    """All rows of a table of pairs, ties too.
+
+    Raises:
+        DataError: as ``read_preferences``, but for ties.
+    """
+    rows = list(read_records(path))
+    if not rows:
+        raise DataError("no pairs in it", file=path)
+    return [pair_of(row, path, number) for number, row in enumerate(rows, 1)]
+
+
 def read_preferences(path: Path) -> Preferences:
     """The pairs of a table with the columns ``prompt, chosen, rejected``, those without an order apart.
 
@@ -91,10 +103,7 @@ def read_preferences(path: Path) -> Preferences:
         DataError: no rows, a missing column or value, one out of its range, or a medium that does not exist, with row
             and column; or ties alone.
     """
-    rows = list(read_records(path))
-    if not rows:
-        raise DataError("no pairs in it", file=path)
-    found = [pair_of(row, path, number) for number, row in enumerate(rows, 1)]
+    found = read_judgements(path)
     ties = tuple(
         DataError(f"is no order: {pair.verdict.replace('_', ' ')}", file=path, row=number, column="verdict")
         for number, pair in enumerate(found, 1)

@@ -8,6 +8,7 @@ from mmalign.data.tables import (
     brief,
     is_text,
     lines_of,
+    listing,
     parse_json,
     read_bytes,
     read_rows,
@@ -109,8 +110,7 @@ def _column(path: Path) -> list[Any]:
     if not names:
         return rows
     if column is None:
-        there = ", ".join(map(str, list(names)[:20])) or "none"
         raise DataError(
-            f"no column holds prompts; known: {', '.join(COLUMNS)}; there are: {there}", file=path
+            f"no column holds prompts; known: {', '.join(COLUMNS)}; there are: {listing(names)}", file=path
         )
     return [row if isinstance(row, DataError) else row.get(column) for row in rows]

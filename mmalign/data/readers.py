@@ -15,7 +15,13 @@ from typing import Any, cast
 from mmalign.data.hub import DatasetOptions, DatasetSample, is_dataset, read_dataset
 from mmalign.data.tables import TABLE_SUFFIXES as TABLE_SUFFIXES
 from mmalign.data.tables import Record as Record
-from mmalign.data.tables import brief, is_file, is_folder, is_text
+from mmalign.data.tables import (
+    brief,
+    is_file,
+    is_folder,
+    is_text,
+    listing,
+)
 from mmalign.data.tables import read_records as read_records
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import CONTEXT_MEDIA, MEDIA, MEDIA_SUFFIXES, Media, Modality, SampleFile
@@ -131,8 +137,8 @@ def _listed(path: Path, *, media: str, root: Path | None, context: Iterable[str]
     files = []
     for row, record in enumerate(read_records(path), start=1):
         if media not in record:
-            names = ", ".join(map(str, record)) or "none"
-            raise DataError(f"the column is missing; there are: {names}", file=path, row=row, column=media)
+            there = f"the column is missing; there are: {listing(record)}"
+            raise DataError(there, file=path, row=row, column=media)
         name = _text(record, media, path, row)
         found = path.parent / name if name else None
         place = f"{path}, row {row}, column {media!r}"

@@ -10,7 +10,7 @@ from mmalign.data.faults import fault_of
 from mmalign.data.pairs import pair_of
 from mmalign.data.rankings import ranking_of
 from mmalign.data.ratings import rating_of
-from mmalign.data.tables import Record, brief, read_rows
+from mmalign.data.tables import Record, listing, read_rows
 from mmalign.errors import DataError
 
 
@@ -46,10 +46,8 @@ def schema_of(columns: Iterable[str], path: Path) -> Schema:
         if set(schema.columns) <= set(names):
             return schema
     known = "; ".join(f"{schema.name} have {', '.join(schema.columns)}" for schema in SCHEMAS)
-    said = ", ".join(
-        name if name.isprintable() and name.strip() == name else brief(name) for name in names[:20]
-    )
-    raise DataError(f"no kind of preferences has the columns {said or '(none)'}: {known}", file=path)
+    said = listing(names)
+    raise DataError(f"no kind of preferences has the columns {said}: {known}", file=path)
 
 
 def read_what_can_be(path: Path) -> tuple[Schema, list[tuple[int, Record, Any]], list[DataError]]:

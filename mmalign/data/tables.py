@@ -280,6 +280,16 @@ def is_text(value: str) -> bool:
         return False
 
 
+def listing(names: Iterable[Any]) -> str:
+    """Names as an error lists them: one short line, whatever they are."""
+    found = list(names)
+    said = [
+        str(n) if str(n).isprintable() and str(n).strip() == str(n) != "" else brief(n) for n in found[:20]
+    ]
+    said = [name if len(name) <= 80 else f"{name[:77]}..." for name in said]
+    return ", ".join([*said, *([f"and {len(found) - 20} more"] if len(found) > 20 else [])]) or "none"
+
+
 def brief(value: Any) -> str:
     """A value as an error shows it: one short line, whatever it is."""
     try:

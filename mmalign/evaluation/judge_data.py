@@ -7,7 +7,7 @@ from typing import Any
 
 from mmalign.data.hub import DatasetSample, is_dataset, load_rows
 from mmalign.data.pairs import TIES, refuse_unlabelled
-from mmalign.data.readers import Record, read_records
+from mmalign.data.tables import TABLE_SUFFIXES, Record, brief, read_records
 from mmalign.errors import DataError
 from mmalign.rewards.ahead import Loadable
 from mmalign.roots import root_of
@@ -96,7 +96,7 @@ def read_judge_data(paths: Sequence[Path]) -> JudgeData:
 
 def _tables(path: Path) -> list[Path]:
     if path.is_dir() and not is_dataset(path):
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in (".jsonl", ".csv", ".parquet"))
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in TABLE_SUFFIXES)
         if not found:
             raise DataError("no table in this folder", file=path)
         return found
@@ -129,7 +129,9 @@ class _Place:
     def text(self, row: Record, column: str) -> str:
         value = row.get(column)
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"expected a text, got {value!r}", file=self.path, row=self.number, column=column)
+            raise DataError(
+                f"expected a text, got {brief(value)}", file=self.path, row=self.number, column=column
+            )
         return value
 
     def medium(self, row: Record, column: str, prompt: str) -> Loadable:
@@ -161,7 +163,9 @@ def _pairs(row: Record, place: _Place) -> Iterator[Case]:
 def _mj_bench(row: Record, place: _Place) -> Iterator[Case]:
     prompt, label = place.text(row, "caption"), row.get("label")
     if str(label) not in ("0", "1"):
-        raise DataError(f"expected 0 or 1, got {label!r}", file=place.path, row=place.number, column="label")
+        raise DataError(
+            f"expected 0 or 1, got {brief(label)}", file=place.path, row=place.number, column="label"
+        )
     first, second = (place.medium(row, column, prompt) for column in ("image0", "image1"))
     subset = row.get("subset") or row.get("subcategory")
     human = 1 if str(label) == "0" else -1
@@ -187,9 +191,9 @@ def _videoalign(row: Record, place: _Place) -> Iterator[Case]:
     first, second = (place.medium(row, column, prompt) for column in ("path_A", "path_B"))
     for aspect in ASPECTS:
         if aspect in row:
-            if row[aspect] not in VERDICTS:
+            if row[aspect] not in tuple(VERDICTS):
                 raise DataError(
-                    f"expected A, B or same, got {row[aspect]!r}",
+                    f"expected A, B or same, got {brief(row[aspect])}",
                     file=place.path,
                     row=place.number,
                     column=aspect,

@@ -49,10 +49,12 @@ def dpo_loss(
     ref_rejected_log_prob: Tensor,
     *,
     beta: float | Tensor,
+    margin: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Direct preference optimisation.
 
-        -mean_b log sigmoid(beta * dpo_logits[b])
+        -mean_b weight[b] * log sigmoid(beta * dpo_logits[b] - margin[b])
 
     With ``denoising_log_prob`` of noise predictions this is Diffusion-DPO, of velocities Flow-DPO; with the
     log-probabilities of whole token sequences it is DPO.
@@ -64,16 +66,21 @@ def dpo_loss(
         ref_rejected_log_prob: [B]; detached.
         beta: pull towards the reference, in the inverse unit of the log-probabilities; a number, or [B], detached,
             such as Flow-DPO's beta * (1 - sigma)^2.
+        margin: [B], log odds by which the chosen side has to lead, such as a multiple of the difference of two scores;
+            none if not given. Detached.
+        weight: [B], at least 0, such as ``strength_weights``; 1 if not given. Detached.
 
     Returns:
-        Scalar, nats; log 2 while the policy is the reference.
+        Scalar, nats; log 2 while the policy is the reference, without margin and weight.
 
     Raises:
-        ShapeError: a log-probability or a tensor ``beta`` is not [B].
+        ShapeError: a log-probability, a tensor ``beta``, ``margin`` or ``weight`` is not [B].
+        ConfigError: a weight is negative.
 
     Source: Rafailov et al. 2023, DPO, section 4, equation 7 (arXiv:2305.18290); Wallace et al. 2023, Diffusion-DPO,
     section 4, equation 14 (arXiv:2311.12908); Liu et al. 2025, Improving Video Generation with Human Feedback,
-    section 4 (arXiv:2501.13918), who find the constant beta better than the one that falls with sigma.
+    section 4 (arXiv:2501.13918), who find the constant beta better than the one that falls with sigma. The margin is of
+    Amini et al. 2024, Direct Preference Optimization with an Offset, section 3 (arXiv:2402.10571).
 
     >>> dpo_loss(*torch.tensor([[-1.0], [-2.0], [-1.5], [-1.5]]), beta=2.0)  # log(1 + e^-2)
     tensor(0.1269)
@@ -82,7 +89,7 @@ def dpo_loss(
     if isinstance(beta, Tensor):
         check_shape(beta, logits.shape, name="beta", letters="[B]")
         beta = beta.detach()
-    return bradley_terry_loss(beta * logits)
+    return bradley_terry_loss(beta * logits, margin=0.0 if margin is None else margin, weight=weight)
 
 
 def ipo_loss(

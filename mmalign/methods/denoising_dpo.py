@@ -11,6 +11,7 @@ from mmalign.likelihoods import denoising_log_likelihood
 from mmalign.losses.preference import dpo_loss
 from mmalign.methods.base import Task, epoch_rows, step_generator
 from mmalign.methods.latents import LatentPairs
+from mmalign.methods.pair_columns import PairColumns
 from mmalign.methods.pairs import PairMethod
 
 
@@ -33,6 +34,11 @@ class PairBatch:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def columns(self) -> PairColumns:
+        """What the file says of these pairs."""
+        return self.pairs.columns.rows(self.rows)
+
     def part(self, start: int, stop: int) -> "PairBatch":
         """Its rows from ``start`` to ``stop``."""
         level = self.level.rows(torch.arange(start, stop))
@@ -42,7 +48,10 @@ class PairBatch:
 class DenoisingDPO(PairMethod):
     """DPO on the denoising surrogate of a set of pairs.
 
-        L = -mean log sigmoid(beta * [(l_c - l_c_ref) - (l_r - l_r_ref)]),   l = -1/2 * mean_e (network - target)^2
+        L = -mean weight * log sigmoid(beta * [(l_c - l_c_ref) - (l_r - l_r_ref)] - margin)
+        l = -1/2 * mean_e (network - target)^2
+
+    with weight 1 and margin 0 where the file says no strength and no margin, or ``margin_scale`` is 0.
 
     Denoiser passes per pair and step: two forward and backward (policy), two forward (reference).
     """
@@ -60,10 +69,21 @@ class DenoisingDPO(PairMethod):
         """The pull to the reference [B] at each pair's level."""
 
     def pair_loss(
-        self, chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: Tensor
+        self,
+        chosen: Tensor,
+        rejected: Tensor,
+        ref_chosen: Tensor,
+        ref_rejected: Tensor,
+        *,
+        beta: Tensor,
+        margin: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """The loss of log-likelihoods [B]; a method with another loss of pairs overrides this alone."""
-        return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta)
+        """The loss of log-likelihoods [B]; a method with another loss of pairs overrides this alone.
+
+        It is given the terms of the file's columns that it names: ``margin`` [B], ``weight`` [B].
+        """
+        return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=beta, margin=margin, weight=weight)
 
     def batch(self, step: int, *, size: int, seed: int) -> PairBatch:
         """One noise and one noise level a pair."""
@@ -86,4 +106,5 @@ class DenoisingDPO(PairMethod):
 
     def loss_of(self, batch: PairBatch, sides: tuple[Tensor, ...]) -> Tensor:
         """``pair_loss`` with each pair's own pull."""
-        return self.pair_loss(*sides, beta=self.beta(batch.level).to(sides[0].device))
+        beta = self.beta(batch.level).to(sides[0].device)
+        return self.pair_loss(*sides, beta=beta, **self.terms(batch, sides[0].device))

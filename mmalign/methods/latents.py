@@ -1,12 +1,13 @@
 """Training data as the policy sees it: clean latents, or tokens, with the conditioning of their prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from mmalign.errors import ShapeError
 from mmalign.generators.conditioning import Conditioning
+from mmalign.methods.pair_columns import PairColumns
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,7 @@ class LatentPairs:
         conditioning: of the distinct prompts.
         prompt: [N], index into ``conditioning`` and ``texts``.
         texts: the distinct prompts.
+        columns: what their file says beside.
     """
 
     chosen: Tensor
@@ -26,6 +28,7 @@ class LatentPairs:
     conditioning: Conditioning
     prompt: Tensor
     texts: Sequence[str]
+    columns: PairColumns = field(default_factory=PairColumns)
 
     def __post_init__(self) -> None:
         if self.chosen.shape != self.rejected.shape:

@@ -9,12 +9,16 @@ from torch import Tensor
 from mmalign.errors import ConfigError
 from mmalign.losses.preference import dpo_logits, implicit_accuracy
 from mmalign.methods.base import Method
+from mmalign.methods.pair_columns import terms_of
 
 
 class PairMethod(Method):
     """Pairs x some log-likelihood x a loss of pairs; a subclass says which."""
 
     generator: Any
+    config: Any
+    """Settings of pairs, ``PairConfig``."""
+    pair_loss: Any
 
     @abstractmethod
     def log_prob(self, batch: Any) -> Tensor:
@@ -23,6 +27,11 @@ class PairMethod(Method):
     @abstractmethod
     def loss_of(self, batch: Any, sides: tuple[Tensor, ...]) -> Tensor:
         """The loss of log-likelihoods [B]: chosen, rejected, and both of them under the reference."""
+
+    def terms(self, batch: Any, device: torch.device) -> dict[str, Tensor]:
+        """What ``pair_loss`` takes of the columns of the batch's pairs."""
+        found = terms_of(self.pair_loss, batch.columns, margin_scale=self.config.margin_scale)
+        return {name: term.to(device) for name, term in found.items()}
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, with implicit accuracy, margin and how far either side's likelihood moved from the reference."""

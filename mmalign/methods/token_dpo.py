@@ -18,7 +18,10 @@ from mmalign.methods.token_online import token_generator
 class TokenDPO(PairMethod):
     """DPO on a set of pairs of token sequences: Flow-DPO's sibling for speech, music and image tokens.
 
-        L = -mean log sigmoid(beta * [(l_c - l_c_ref) - (l_r - l_r_ref)]),   l = sum over tokens of log policy(token)
+        L = -mean weight * log sigmoid(beta * [(l_c - l_c_ref) - (l_r - l_r_ref)] - margin)
+        l = sum over tokens of log policy(token)
+
+    with weight 1 and margin 0 where the file says no strength and no margin, or ``margin_scale`` is 0.
 
     Model passes per pair and step: two forward and backward (policy), two forward (reference).
 
@@ -34,11 +37,26 @@ class TokenDPO(PairMethod):
 
     def batch(self, step: int, *, size: int, seed: int) -> RowBatch:
         """Rows of the pairs."""
-        return RowBatch(epoch_rows(step, size=size, count=len(self.pairs), seed=seed))
+        rows = epoch_rows(step, size=size, count=len(self.pairs), seed=seed)
+        return RowBatch(rows, self.pairs.columns.rows(rows))
 
-    def pair_loss(self, chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
-        """The loss of log-likelihoods [B]; a method with another loss of pairs overrides this alone."""
-        return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=self.config.beta)
+    def pair_loss(
+        self,
+        chosen: Tensor,
+        rejected: Tensor,
+        ref_chosen: Tensor,
+        ref_rejected: Tensor,
+        *,
+        margin: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of log-likelihoods [B]; a method with another loss of pairs overrides this alone.
+
+        It is given the terms of the file's columns that it names: ``margin`` [B], ``weight`` [B].
+        """
+        return dpo_loss(
+            chosen, rejected, ref_chosen, ref_rejected, beta=self.config.beta, margin=margin, weight=weight
+        )
 
     def log_prob(self, batch: RowBatch) -> Tensor:
         """Of whole sequences."""
@@ -51,5 +69,4 @@ class TokenDPO(PairMethod):
 
     def loss_of(self, batch: RowBatch, sides: tuple[Tensor, ...]) -> Tensor:
         """``pair_loss``."""
-        del batch
-        return self.pair_loss(*sides)
+        return self.pair_loss(*sides, **self.terms(batch, sides[0].device))

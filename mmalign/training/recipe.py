@@ -160,6 +160,8 @@ class Recipe:
     """A file of your own scored samples (prompt, sample, score), for methods that learn from ratings."""
     demonstrations: Path | None = None
     """A file of your own good samples (prompt, sample), for methods that learn from demonstrations."""
+    aspect: str | None = None
+    """Of a file of your own that has several in its column ``aspect``: which one, or all."""
     labels: Literal["human", "simulated", "ai", "ai+human", "ai+simulated"] | None = None
     """Learn from pairs of the generator's own samples that somebody judges, in rounds: people at a page, simulated
     people who see the held-out reward through noise, the reward (ai), or the reward where it is sure and people where
@@ -258,6 +260,10 @@ class Recipe:
                 uses = f"takes --{wanted}" if wanted else "draws its own samples"
                 raise ConfigError(f"--{name}: {self.method.name} does not use it; it {uses}")
         given = wanted is not None and getattr(self, wanted) is not None
+        if self.aspect is not None and not (self.preferences or self.ratings or self.demonstrations):
+            raise ConfigError(
+                "--aspect is for a file of your own: --preferences, --ratings or --demonstrations"
+            )
         if self.train.park_encoders and self.method.draws:
             raise ConfigError(
                 f"train.park_encoders: {self.method.name} draws or decodes samples while it trains and needs them"

@@ -74,6 +74,8 @@ def adapt_reward(folder: Path, data: Path, out: Path, *, ridge: float = 1.0) -> 
     examples = read_examples(data)
     if examples.kind != "pairs":
         raise ConfigError(f"a person is known by pairs, and {data} has {examples.kind}")
+    if len(examples.aspects) > 1:
+        raise ConfigError(f"{data} has pairs of the aspects {', '.join(examples.aspects)}; keep those of one")
     chosen, rejected = (_aspects(reward, examples, side) for side in (examples.first, examples.second))
     usable = ~(chosen - rejected).isnan().any(-1).any(0)
     heads = reward.heads

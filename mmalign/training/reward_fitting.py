@@ -30,6 +30,10 @@ class FitOptions:
     """A name of ``LOSSES``, or auto for the first of the kind of data."""
     tie: float = 1.0
     """Of davidson: at equal rewards a tie is so many times as probable as a win."""
+    threshold: float = 5.0
+    """Of rao-kupper: the odds by which a side has to lead before it wins half the time."""
+    margin_scale: float = 0.0
+    """Of bradley-terry: log odds per unit of the margins, by which the chosen side has to lead."""
     epochs: int = 30
     """At most."""
     batch_size: int = 256
@@ -49,6 +53,11 @@ class FitOptions:
         if not self.learning_rate > 0 or not self.weight_decay >= 0:
             raise ConfigError(
                 f"learning_rate = {self.learning_rate} is above 0 and weight_decay = {self.weight_decay} at least 0"
+            )
+        if not (self.threshold > 1 and self.margin_scale >= 0 and self.tie > 0):
+            raise ConfigError(
+                f"tie = {self.tie} is above 0, threshold = {self.threshold} above 1, and margin_scale = "
+                f"{self.margin_scale} at least 0"
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout = {self.dropout}, but it is a share in [0, 1)")
@@ -93,7 +102,9 @@ def fit_heads(
     if head.personal:
         people = People(head.members, len(train.annotators), len(head.aspects), generator=generator)
         people = people.to(vectors.media.device)
-    objective = Objective(loss=loss, tie=fit.tie, people=people)
+    objective = Objective(
+        loss=loss, tie=fit.tie, threshold=fit.threshold, margin_scale=fit.margin_scale, people=people
+    )
     parameters = [*heads.parameters(), *([] if people is None else people.parameters())]
     optimiser = torch.optim.AdamW(parameters, lr=fit.learning_rate, weight_decay=fit.weight_decay)
     units, unseen = objective.units(train), objective.units(stopping)
@@ -184,26 +195,37 @@ def features_of(vectors: Vectors, examples: Examples) -> Tensor:
 
 @torch.no_grad()
 def _bounded(heads: Heads, train: Examples, stopping: Examples) -> tuple[Examples, Examples]:
-    """Ratings as shares of the scale that they use, from the least to the most of the training part."""
-    low, high = train.target.min(), train.target.max()
+    """Ratings as shares of the scale that each aspect uses, from the least to the most of the training part."""
+    low, high = _of_each_aspect(train, torch.min), _of_each_aspect(train, torch.max)
     heads.shift.copy_(-low / (high - low))
     heads.scale.copy_(1 / (high - low))
     count = len(train.target)
 
     def shares(examples: Examples) -> Examples:
-        within = examples.target.clamp(low, high)
-        return replace(examples, target=inner_share(within, low=float(low), high=float(high), count=count))
+        targets = examples.target.clone()
+        for aspect in range(len(low)):
+            of = examples.aspect == aspect
+            ends = float(low[aspect]), float(high[aspect])
+            targets[of] = inner_share(targets[of].clamp(*ends), low=ends[0], high=ends[1], count=count)
+        return replace(examples, target=targets)
 
     return shares(train), shares(stopping)
 
 
+def _of_each_aspect(examples: Examples, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    """[A], of the targets of each aspect; of all where the training part has none of one."""
+    parts = [examples.target[examples.aspect == index] for index in range(len(examples.aspects))]
+    return torch.stack([statistic(part if len(part) else examples.target) for part in parts])
+
+
 @torch.no_grad()
 def _standardised(heads: Heads, train: Examples, stopping: Examples) -> tuple[Examples, Examples]:
-    """Ratings with mean 0 and std 1, so that one learning rate suits all; the heads' scale leads back to their unit."""
-    mean, std = train.target.mean(), train.target.std(correction=0)
+    """Each aspect with mean 0 and std 1, so that one learning rate suits all; the heads' scale leads back."""
+    mean = _of_each_aspect(train, torch.mean)
+    std = _of_each_aspect(train, lambda targets: targets.std(correction=0))
     heads.shift.copy_(-mean / std)
     heads.scale.copy_(1 / std)
     return (
-        replace(train, target=(train.target - mean) / std),
-        replace(stopping, target=(stopping.target - mean) / std),
+        replace(train, target=(train.target - mean[train.aspect]) / std[train.aspect]),
+        replace(stopping, target=(stopping.target - mean[stopping.aspect]) / std[stopping.aspect]),
     )

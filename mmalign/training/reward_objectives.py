@@ -12,16 +12,18 @@ from mmalign.losses.bradley_terry import bradley_terry_loss, gaussian_bradley_te
 from mmalign.losses.odin import odin_loss
 from mmalign.losses.plackett_luce import plackett_luce_loss
 from mmalign.losses.rating import beta_rating_loss, gaussian_rating_loss, rating_loss
-from mmalign.losses.ties import davidson_log_probs, tied_preference_loss
+from mmalign.losses.ties import davidson_log_probs, rao_kupper_log_probs, tied_preference_loss
 from mmalign.rewards.learned_heads import Heads, joint_features
 from mmalign.training.reward_data import Examples, Kind
 
 LOSSES: dict[Kind, tuple[str, ...]] = {
-    "pairs": ("bradley-terry", "gaussian", "davidson", "plackett-luce", "odin"),
+    "pairs": ("bradley-terry", "gaussian", "davidson", "rao-kupper", "plackett-luce", "odin"),
     "ratings": ("squared", "gaussian", "beta"),
     "binary": ("logistic",),
 }
 """By the kind of data, the default first."""
+TIED = ("davidson", "rao-kupper")
+"""Losses that learn from ties."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +106,11 @@ def lists_of(examples: Examples) -> Lists:
 class Objective:
     """The mean loss of examples over all members.
 
-        bradley-terry  ``bradley_terry_loss`` of pairs; with people, each of its annotator's reward
+        bradley-terry  ``bradley_terry_loss`` of pairs, with their weights and, scaled, their margins; with people, each
+                       of its annotator's reward
         gaussian       ``gaussian_bradley_terry_loss`` of pairs, ``gaussian_rating_loss`` of ratings
         davidson       ``tied_preference_loss`` of pairs of which some are ties
+        rao-kupper     the same, with a threshold in place of the odds of a tie
         plackett-luce  ``plackett_luce_loss`` of whole rankings
         odin           ``odin_loss`` of pairs: the first aspect is free of the nuisance, the second takes it
         squared        ``rating_loss``
@@ -116,11 +120,15 @@ class Objective:
     Args:
         loss: its name.
         tie: of davidson, how many times as probable as a win a tie of equals is.
+        threshold: of rao-kupper, the odds by which a side has to lead before it wins half the time.
+        margin_scale: of bradley-terry, log odds per unit of the margins.
         people: of pairs, the annotators' own weights.
     """
 
     loss: str
     tie: float = 1.0
+    threshold: float = 5.0
+    margin_scale: float = 0.0
     people: People | None = None
 
     def units(self, examples: Examples) -> Examples | Lists:
@@ -169,7 +177,11 @@ class Objective:
         target = units.target[rows].expand(heads.options.members, -1).flatten()
         if units.kind == "pairs":
             other, other_more = scored(units.second)
-            return self._of_gaps(reward - other, more, other_more, target)
+            terms = {
+                name: None if column is None else column[rows].expand(heads.options.members, -1).flatten()
+                for name, column in (("margin", units.margin), ("weight", units.weight))
+            }
+            return self._of_gaps(reward - other, more, other_more, target, **terms)
         losses: dict[str, Callable[[], Tensor]] = {
             "squared": lambda: rating_loss(reward, target),
             "gaussian": lambda: gaussian_rating_loss(reward, more, target),
@@ -178,12 +190,24 @@ class Objective:
         }
         return losses[self.loss]()
 
-    def _of_gaps(self, gap: Tensor, more: Tensor, other: Tensor, target: Tensor) -> Tensor:
+    def _of_gaps(
+        self,
+        gap: Tensor,
+        more: Tensor,
+        other: Tensor,
+        target: Tensor,
+        *,
+        margin: Tensor | None,
+        weight: Tensor | None,
+    ) -> Tensor:
         if self.loss == "gaussian":
             return gaussian_bradley_terry_loss(gap, more.exp() + other.exp())
         if self.loss == "davidson":
             return tied_preference_loss(davidson_log_probs(gap, tie=self.tie), target)
-        return bradley_terry_loss(gap)
+        if self.loss == "rao-kupper":
+            return tied_preference_loss(rao_kupper_log_probs(gap, threshold=self.threshold), target)
+        lead: Tensor | float = self.margin_scale * margin if self.margin_scale and margin is not None else 0.0
+        return bradley_terry_loss(gap, margin=lead, weight=weight)
 
     def _of_lists(
         self, heads: Heads, vectors: Vectors, lists: Lists, rows: Tensor, kept: Tensor | None
@@ -226,8 +250,27 @@ def chosen_loss(loss: str, examples: Examples) -> str:
         return fitting[0]
     if loss not in fitting:
         raise ConfigError(f"--loss {loss} is not for {examples.kind}; take {' or '.join(fitting)}")
-    if loss == "davidson" and bool((examples.target > 0).all()):
+    if loss in TIED and bool((examples.target > 0).all()):
         raise ConfigError(
-            "--loss davidson learns from ties, and there is none; rankings with equal ranks are ties"
+            f"--loss {loss} learns from ties, and there is none; rankings with equal ranks are ties, and pairs "
+            "whose column verdict says tie or both_bad"
         )
     return loss
+
+
+def unread_columns(loss: str, examples: Examples, *, margin_scale: float) -> list[str]:
+    """One line for each column that a table of pairs has and the loss does not read.
+
+    Raises:
+        ConfigError: margins are asked for where there are none, or of a loss that reads none.
+    """
+    if margin_scale and (loss != "bradley-terry" or examples.margin is None):
+        why = "the table has none" if loss == "bradley-terry" else f"this is {loss}"
+        raise ConfigError(f"--margin-scale is for margins of pairs, by --loss bradley-terry, and {why}")
+    said = []
+    if examples.margin is not None and not margin_scale:
+        way = " (--margin-scale reads it)" if loss == "bradley-terry" else ""
+        said.append(f"the column margin is not read by --loss {loss}{way}")
+    if examples.weight is not None and loss != "bradley-terry":
+        said.append(f"the column strength is not read by --loss {loss}; bradley-terry weighs pairs by it")
+    return said

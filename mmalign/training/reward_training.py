@@ -173,6 +173,8 @@ def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float
         "ratings": ("correlation", lambda rows: correlation(said[rows], target[rows])),
     }
     name, statistic = measures[kind]
+    if kind != "pairs" and len(heldout.aspects) > 1:
+        statistic = over_aspects(statistic, heldout.aspect.numpy())
     interval = bootstrap_interval(statistic, heldout.prompt.tolist())
     scale = None
     if kind == "pairs":
@@ -190,6 +192,18 @@ def judge_heads(heads: Heads, vectors: Vectors, split: Split, losses: list[float
         rejected=heldout.rejected,
         log_odds_per_unit=scale,
     )
+
+
+def over_aspects(statistic: Callable[[Any], float], aspect: np.ndarray[Any, Any]) -> Callable[[Any], float]:
+    """The mean of a statistic over the aspects [N] of rows, since their scores have no common zero or scale."""
+
+    def mean(rows: Any) -> float:
+        rows = np.asarray(rows)
+        each = [statistic(rows[aspect[rows] == index]) for index in np.unique(aspect[rows])]
+        known = [value for value in each if value == value]
+        return float(np.mean(known)) if known else float("nan")
+
+    return mean
 
 
 def measured_nuisance(

@@ -7,16 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.data.pairs import Pair, best_against_worst, read_pairs, write_pairs
+from mmalign.data.aspects import of_aspect, one_of_each
+from mmalign.data.pairs import Pair, best_against_worst, read_pairs, read_preferences, write_pairs
 from mmalign.data.ratings import Rating, best_of_each, read_demonstrations, read_ratings, write_ratings
 from mmalign.errors import ConfigError
 from mmalign.generators.conditioning import Conditioning, concatenate
 from mmalign.generators.token_layouts import stack_tokens
 from mmalign.generators.tokens import TokenGenerator
 from mmalign.media import MEDIA
+from mmalign.methods import load_method
 from mmalign.methods.base import mixed_seeds
 from mmalign.methods.configs import OwnDemonstrations, OwnPairs, OwnSamples, Source
 from mmalign.methods.latents import LatentPairs, LatentSamples
+from mmalign.methods.pair_columns import columns_of, unused_columns
 from mmalign.processes import Processes
 from mmalign.rewards.base import Reward
 from mmalign.rewards.direction import turned
@@ -40,12 +43,52 @@ def given_data(recipe: Recipe, adapter: Any) -> Data | None:
         DataError: the file or a medium of it cannot be read.
     """
     if recipe.preferences is not None:
-        return encode_pairs(adapter, read_pairs(recipe.preferences), recipe)
+        return encode_pairs(adapter, given_pairs(recipe, recipe.preferences), recipe)
     if recipe.ratings is not None:
-        return encode_samples(adapter, read_ratings(recipe.ratings), recipe)
+        return encode_samples(adapter, given_ratings(recipe, recipe.ratings), recipe)
     if recipe.demonstrations is not None:
-        return encode_samples(adapter, read_demonstrations(recipe.demonstrations), recipe)
+        shown = of_aspect(read_demonstrations(recipe.demonstrations), recipe.aspect, recipe.demonstrations)
+        return encode_samples(adapter, shown, recipe)
     return None
+
+
+def given_pairs(recipe: Recipe, path: Path) -> list[Pair]:
+    """The pairs of the user's file that are of the wanted aspect, with a word on rows and columns that are not used.
+
+    Raises:
+        DataError: the file cannot be read, or has no such aspect.
+        ConfigError: it has several aspects and none was named, or no margins, which were asked for.
+    """
+    found = read_preferences(path)
+    pairs = of_aspect(found.pairs, recipe.aspect, path)
+    left = found.rows - len(pairs)
+    if left:
+        why = f"first: {found.rejected[0]}" if found.rejected else "of other aspects"
+        console.print(f"{path}: {found.rows} rows: {len(pairs)} used, {left} rejected; {why}", markup=False)
+    method: Any = recipe.method
+    columns = columns_of(pairs)
+    if method.margin_scale and columns.margin is None:
+        raise ConfigError(f"method.margin_scale = {method.margin_scale}, but {path} has no column margin")
+    loss = load_method(recipe.method.name).pair_loss
+    for line in unused_columns(loss, columns, margin_scale=method.margin_scale):
+        console.print(f"{path}: {line}", markup=False)
+    return pairs
+
+
+def given_ratings(recipe: Recipe, path: Path) -> list[Rating]:
+    """The ratings of the user's file that are of the wanted aspect, each sample once.
+
+    Raises:
+        DataError: the file cannot be read, or has no such aspect.
+        ConfigError: it has several aspects, and none was named.
+    """
+    ratings = of_aspect(read_ratings(path), recipe.aspect, path)
+    once = one_of_each(ratings)
+    if len(once) < len(ratings):
+        console.print(
+            f"{path}: {len(ratings)} ratings of {len(once)} samples; of each the mean counts", markup=False
+        )
+    return once
 
 
 def own_data(recipe: Recipe, prompts: Sequence[str], run: RunFolder, adapter: Any, reward: Reward) -> Data:
@@ -156,7 +199,14 @@ def encode_pairs(adapter: Any, pairs: Sequence[Pair], recipe: Recipe) -> LatentP
     media = [path for pair in pairs for path in (pair.chosen, pair.rejected)]
     latents = encode_files(adapter, media)
     texts, index = distinct([pair.prompt for pair in pairs])
-    return LatentPairs(latents[::2], latents[1::2], encode_prompts(adapter, texts, recipe), index, texts)
+    return LatentPairs(
+        latents[::2],
+        latents[1::2],
+        encode_prompts(adapter, texts, recipe),
+        index,
+        texts,
+        columns_of(pairs),
+    )
 
 
 def encode_samples(adapter: Any, ratings: Sequence[Rating], recipe: Recipe) -> LatentSamples:

@@ -281,3 +281,115 @@ def test_unknown_options_and_backbones_are_usage_errors(
     assert "Did you mean 'embedded/shapes-clip'" in capsys.readouterr().err
     assert main([*command, "placebo"]) == 2
     assert "has no vectors" in capsys.readouterr().err
+
+
+def judged(world: Path, count: int = 40) -> Rows:
+    """Pairs of which every second one is a tie, as the labelling page's tables have them."""
+    return [
+        {
+            **row,
+            "strength": 1.0 if i % 4 else 0.5,
+            "verdict": "" if i % 2 else ("tie", "both_bad")[i // 2 % 2],
+        }
+        for i, row in enumerate(pairs(world)[:count])
+    ]
+
+
+def test_ties_of_the_page_are_learned_from_or_counted_as_rejected(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = table(world, judged(world), "judged.csv")
+    for loss, more in (("davidson", ["--tie", "2"]), ("rao-kupper", ["--threshold", "3"])):
+        assert train(data, tmp_path / loss, "--loss", loss, "--epochs", "2", "--members", "1", *more) == 0
+        said = capsys.readouterr().err
+        assert "40 rows: 40 used, 0 rejected" in said
+        assert f"the column strength is not read by --loss {loss}" in said
+    assert train(data, tmp_path / "plain", "--epochs", "2", "--members", "1") == 0
+    said = capsys.readouterr().err
+    assert "row 1: is no order: tie; --loss davidson and rao-kupper learn from ties" in said
+    assert "40 rows: 20 used, 20 rejected" in said
+    assert "not read" not in said
+    heads = [
+        (tmp_path / name / "head.safetensors").read_bytes() for name in ("davidson", "rao-kupper", "plain")
+    ]
+    assert len(set(heads)) == 3
+    with pytest.raises(ConfigError, match="--threshold is for --loss rao-kupper"):
+        train(data, tmp_path / "x", "--loss", "davidson", "--threshold", "3")
+
+
+def test_strength_and_margin_change_what_is_learned(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = pairs(world)
+    sure = [{**row, "strength": 1.0 if i % 2 else 0.1} for i, row in enumerate(plain)]
+    apart = [{**row, "margin": float(i % 3)} for i, row in enumerate(plain)]
+    heads = {}
+    for name, rows, more in (
+        ("plain", plain, []),
+        ("equal", [{**row, "strength": 0.5} for row in plain], []),
+        ("sure", sure, []),
+        ("apart", apart, []),
+        ("led", apart, ["--margin-scale", "0.5"]),
+    ):
+        data, out = table(world, rows, f"{name}-columns.csv"), tmp_path / name
+        assert train(data, out, "--epochs", "2", "--members", "1", *more) == 0
+        heads[name] = (out / "head.safetensors").read_bytes()
+        said = capsys.readouterr().err
+        assert (
+            "the column margin is not read by --loss bradley-terry (--margin-scale reads it)" in said
+        ) == (name == "apart")
+    assert heads["plain"] == heads["apart"] == heads["equal"]  # strengths that are all alike say nothing
+    assert len({heads["plain"], heads["sure"], heads["led"]}) == 3
+    with pytest.raises(ConfigError, match=r"--margin-scale is for margins of pairs, .* the table has none"):
+        train(table(world, plain, "plain.csv"), tmp_path / "x", "--margin-scale", "1")
+    with pytest.raises(ConfigError, match="and this is gaussian"):
+        train(table(world, apart, "apart.csv"), tmp_path / "x", "--margin-scale", "1", "--loss", "gaussian")
+
+
+@pytest.mark.parametrize("kind", ["ratings", "binary", "rankings"])
+def test_opposite_aspects_have_heads_of_their_own_or_one_is_chosen(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Aspect B says the opposite of A, on another scale: merged they would say nothing."""
+    rows: Rows = []
+    for aspect in ("A", "B"):
+        up = aspect == "A"
+        for i, prompt in enumerate(prompts(world)):
+            files = [f"right-{i}.png", f"wrong-{i}.png"]
+            if kind == "rankings":
+                ranks = [1, 2] if up else [2, 1]
+                rows.append(
+                    {
+                        "prompt": prompt,
+                        "samples": json.dumps(files),
+                        "ranks": json.dumps(ranks),
+                        "aspect": aspect,
+                    }
+                )
+                continue
+            for file, good in zip(files, (True, False), strict=True):
+                value: dict[str, object] = {"label": good == up}
+                if kind == "ratings":
+                    value = {"score": (5 if good else 1) if up else (10 if good else 90)}
+                rows.append({"prompt": prompt, "sample": file, **value, "aspect": aspect})
+    data = table(world, rows, f"{kind}-aspects.csv")
+    assert train(data, tmp_path / "both", "--members", "1") == 0
+    assert "the aspects A, B have a head each" in capsys.readouterr().err
+    seen = [
+        Sample(prompts(world)[i], Image.load(world / f"{n}-{i}.png"))
+        for n in ("right", "wrong")
+        for i in range(20)
+    ]
+    said = load_reward(str(tmp_path / "both")).score(seen).aspects
+    gap = {name: float((said[name][:20] - said[name][20:]).mean()) for name in "AB"}
+    assert gap["A"] > 0 > gap["B"]
+    if kind == "ratings":
+        assert gap["B"] < -20 < gap["A"] < 5  # each in its own unit
+    assert train(data, tmp_path / "one", "--members", "1", "--aspect", "A") == 0
+    said_of = capsys.readouterr().err
+    assert f"{len(rows)} rows: {len(rows) // 2} used, {len(rows) // 2} rejected" in said_of
+    assert "is of the aspect 'B'" in said_of
+    alone = load_reward(str(tmp_path / "one")).score(seen).value
+    assert float((alone[:20] - alone[20:]).mean()) > 0
+    with pytest.raises(DataError, match="no aspect is called 'C'"):
+        train(data, tmp_path / "x", "--aspect", "C")

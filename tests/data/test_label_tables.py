@@ -207,4 +207,4 @@ def test_a_log_of_two_modes_uses_those_of_its_own(tmp_path: Path) -> None:
     path.write_text("\n".join([*lines[:2], json.dumps(odd), ""]))
     found = convert(path, "labels", tmp_path / "binary.parquet")
     assert (found.rows, found.used) == (2, 1)
-    assert "is of mode rating, and the file is of mode binary" in str(found.rejected[0])
+    assert "is of mode rating, and the file is of mode 'binary'" in str(found.rejected[0])

@@ -15,6 +15,7 @@ from mmalign.data.convert import convert
 from mmalign.data.grouping import read_scores
 from mmalign.data.label_log import read_labels
 from mmalign.data.pairs import read_preferences
+from mmalign.data.readers import read_sample_files
 from mmalign.data.tables import read_records, read_rows
 from mmalign.data.unlabelled import read_pool
 from mmalign.errors import ConfigError, DataError
@@ -217,3 +218,11 @@ def test_no_file_is_parted_at_what_only_looks_like_the_end_of_a_line() -> None:
                 if "read_text" in what or "read(" in what or "decode" in what or what == "text":
                     found.append(f"{file.relative_to(root)}:{node.lineno}: {what}")
     assert not found
+
+
+def test_a_name_of_several_lines_is_shown_in_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.json", json.dumps([{"media": "a.png", "modality": "im\nage" + "x" * 900}]))
+    with pytest.raises(DataError, match=r"no modality is called 'im\\nagexx") as caught:
+        read_sample_files([path], needs_prompt=False)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600

@@ -59,8 +59,8 @@ def evil_run(make_run: MakeRun) -> Path:
         versions={EVIL: EVIL},
     )
     (folder / "recipe.yaml").write_text(f"name: {json.dumps(EVIL)}\n# {EVIL.splitlines()[0]}\n")
-    rows = [{"step": step, "loss": 1.0, EVIL: float(step), "drift": 0.5} for step in (1, 2, 3)]
-    (folder / "metrics.jsonl").write_text(lines(rows))
+    steps = [{"step": step, "loss": 1.0, EVIL: float(step), "drift": 0.5} for step in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text(lines(steps))
     (folder / "rounds.jsonl").write_text(
         lines([{"round": 1, "choices": 3, "fraction": 0.5, "labels": EVIL, EVIL: EVIL}])
     )

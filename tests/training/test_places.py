@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mmalign.errors import ConfigError
-from mmalign.training.places import PROBE, check_new_folder, check_space, check_writable, existing
+from mmalign.training.places import check_new_folder, check_space, check_writable, existing
+from mmalign.unfinished import temporary_name
 
 
 def test_a_new_or_empty_folder_is_fine_and_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -14,9 +15,10 @@ def test_a_new_or_empty_folder_is_fine_and_nothing_is_left_in_it(tmp_path: Path)
         check_new_folder(out)
         check_space(out, 0)
     assert not list(tmp_path.iterdir())
-    (tmp_path / f"{PROBE}of-another-process").mkdir()
+    probe = tmp_path / temporary_name("of-another-process")
+    probe.mkdir()
     check_new_folder(tmp_path)
-    (tmp_path / f"{PROBE}of-another-process").rmdir()
+    probe.rmdir()
     assert existing(tmp_path / "a" / "b") == tmp_path
 
 

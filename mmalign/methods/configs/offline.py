@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from mmalign.methods.configs.base import MethodConfig, OwnPairs, OwnSamples, Source, StepPasses
-from mmalign.ranges import FINITE, POSITIVE
+from mmalign.ranges import FINITE, NOT_NEGATIVE, POSITIVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,9 @@ class PairConfig(MethodConfig):
 
     own: OwnPairs = dataclasses.field(default_factory=OwnPairs)
     """How pairs are made where no ``preferences`` file is given."""
+    margin_scale: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Log odds per unit of the pairs' ``margin``, by which the chosen side has to lead (Amini et al. 2024,
+    arXiv:2402.10571); at 0 margins are not used, for their unit is the scorer's own."""
 
     def passes(self, batch_size: int, *, guided: bool) -> StepPasses:
         """Both sides, by policy and reference."""

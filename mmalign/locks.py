@@ -58,7 +58,8 @@ def locked_output(path: Path) -> Iterator[None]:
     Raises:
         LockedError: another process has it.
     """
-    make_folder(path.parent)
+    with writing(path):
+        make_folder(path.parent)
     with _locked(path.with_name(f".{path.name[-200:]}{NAME}"), path):
         yield
 
@@ -78,7 +79,10 @@ def _locked(lock: Path, of: Path) -> Iterator[None]:
 def _taken(lock: Path, of: Path) -> BinaryIO:
     """The open and locked file."""
     while True:
-        file = lock.open("a+b")
+        try:
+            file = lock.open("a+b")
+        except FileNotFoundError:  # of a file system without files of ours, such as /proc
+            raise ConfigError(f"{of}: nothing can be written in this folder; give another path") from None
         try:
             lock_file(file, of)
             if _is_there(lock, file):

@@ -1,6 +1,7 @@
 """What a pipeline's folder names beyond the classes of diffusers and transformers: read, and nothing imported."""
 
 import importlib
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,9 @@ def _components(index: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _is_known(library: str) -> bool:
+    """Whether a library is one of ours, or the name of one of diffusers' own pipelines; nothing is imported."""
     if library in LIBRARIES:
         return True
-    from diffusers import pipelines
-
-    return hasattr(pipelines, library)
+    spec = importlib.util.find_spec("diffusers")
+    places = (spec.submodule_search_locations if spec is not None else None) or []
+    return library.isidentifier() and any((Path(place) / "pipelines" / library).is_dir() for place in places)

@@ -77,7 +77,8 @@ class SelectCommand:
     rest: Path | None = None
     """For --route: write the pairs that stay with the machine here, with its verdicts."""
     root: Path | None = None
-    """Where relative paths of media start; by default the table's folder, and for scores here."""
+    """Media of tables may lie anywhere below this folder, and relative paths of a table of samples start there; by
+    default it is each table's own, and for scores the present one."""
     batch_size: Annotated[int, COUNT] = 32
     """Samples per call of the reward."""
     seed: Annotated[int, SEED] = 0
@@ -115,7 +116,6 @@ class SelectCommand:
             ("per_prompt", 1, self.strategy is not None),
             ("window", None, self.strategy is not None),
             ("known", None, self.strategy is not None),
-            ("root", None, self.strategy is not None),
             ("mixtures", None, self.route == "gain"),
             ("rest", None, self.route is not None),
         ):

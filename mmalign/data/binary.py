@@ -7,8 +7,9 @@ from typing import Any
 
 from mmalign.data.cells import medium_of, optional_text_of, relative_to, text_of
 from mmalign.data.tables import Record, brief, read_records
-from mmalign.data.writers import whole_table, write_parquet
+from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError
+from mmalign.files import whole_file
 
 WORDS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 """What a label may be, in lower case; JSON's true and 1 are among them."""
@@ -83,5 +84,5 @@ def write_binary(path: Path, labels: Sequence[Labelled]) -> None:
         }
         for entry in labels
     ]
-    with whole_table(path) as unfinished:
+    with whole_file(path) as unfinished:
         write_parquet(rows, unfinished, text=("prompt", "sample", *more))

@@ -68,10 +68,10 @@ def medium_of(row: Record, column: str, path: Path, number: int) -> Path:
     """
     name = _string_of(row, column, path, number)  # the name of a file need not be UTF-8
     medium = path.parent / name
-    if not lies_in(medium, root_of(path)):
-        raise DataError(outside(medium, root_of(path)), file=path, row=number, column=column)
     if not is_file(medium):
         raise DataError(f"no such file: {plain_name(medium)}", file=path, row=number, column=column)
+    if not lies_in(medium, root_of(path)):
+        raise DataError(outside(medium, root_of(path)), file=path, row=number, column=column)
     return medium
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from mmalign.data.cells import medium_of, optional_text_of, relative_to, text_of
 from mmalign.data.tables import Record, brief, read_records
-from mmalign.data.writers import whole_table, write_parquet
+from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError
+from mmalign.files import whole_file
 
 MARK = "_0"
 """Behind a word that is wrong."""
@@ -106,5 +107,5 @@ def write_faults(path: Path, faults: Iterable[Fault]) -> None:
         }
         for fault in faults
     ]
-    with whole_table(path) as unfinished:
+    with whole_file(path) as unfinished:
         write_parquet(rows, unfinished, text=("prompt", "sample", "marked", "region"))

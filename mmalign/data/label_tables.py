@@ -17,8 +17,8 @@ from mmalign.data.pairs import TIES, Pair
 from mmalign.data.rankings import Ranking
 from mmalign.data.ratings import Rating
 from mmalign.data.tables import brief, is_file, is_folder, listing
-from mmalign.data.writers import whole_table
 from mmalign.errors import DataError
+from mmalign.files import whole_file
 from mmalign.media.image import IMAGE_SUFFIXES, Image
 from mmalign.roots import lies_in, root_of
 
@@ -170,5 +170,5 @@ def _draw(regions: list[list[float]], sample: Path, mask: Path) -> None:
         low = (round(left * width), round(top * height))
         size = (max(1, round(right * width) - low[0]), max(1, round(bottom * height) - low[1]))
         drawn.paste(255, (*low, low[0] + size[0], low[1] + size[1]))
-    with whole_table(mask) as unfinished:
+    with whole_file(mask) as unfinished:
         drawn.save(unfinished)

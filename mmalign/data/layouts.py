@@ -11,8 +11,8 @@ from mmalign.data.cells import number_of, plain_name, text_of
 from mmalign.data.pairs import Pair, Tie
 from mmalign.data.ratings import Rating
 from mmalign.data.tables import Record, brief, is_file
-from mmalign.data.writers import whole_table
 from mmalign.errors import DataError
+from mmalign.files import whole_file
 from mmalign.media.from_bytes import suffix_of
 from mmalign.roots import lies_in, outside, root_of
 
@@ -80,7 +80,7 @@ class Place:
             stem = re.sub(r"[^\w-]+", "_", name or "")[:80]
             # Two media of one name keep both: the content tells them apart.
             path = self.folder / f"{stem + '-' if stem else ''}{digest[:16]}{suffix}"
-            with whole_table(path) as unfinished:
+            with whole_file(path) as unfinished:
                 unfinished.write_bytes(data)
             self.names[digest] = path
         return self.names[digest]

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from torch import Tensor
-
 from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, share_of, text_of
 from mmalign.data.tables import Record, brief, read_records
-from mmalign.data.writers import whole_table, write_parquet
+from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
+from mmalign.files import whole_file
 
 Tie = Literal["tie", "both_bad"]
 TIES: tuple[Tie, ...] = get_args(Tie)
@@ -19,7 +18,7 @@ CHOSEN = "chosen"
 """What the column ``verdict`` says, or nothing, where one side is better."""
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
         }
         for p in pairs
     ]
-    with whole_table(path) as unfinished:
+    with whole_file(path) as unfinished:
         write_parquet(rows, unfinished, text=TEXTS)
 
 

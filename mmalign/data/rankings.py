@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mmalign.data.cells import list_of, medium_of, number_of, optional_text_of, relative_to, text_of
 from mmalign.data.tables import Record, read_records
-from mmalign.data.writers import whole_table
 from mmalign.errors import DataError
+from mmalign.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
         }
         for ranking in rankings
     ]
-    with whole_table(path) as unfinished:
+    with whole_file(path) as unfinished:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), unfinished)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from mmalign.data.cells import medium_of, number_of, optional_text_of, relative_to, text_of
 from mmalign.data.tables import Record, read_records
-from mmalign.data.writers import whole_table, write_parquet
+from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError, ShapeError
+from mmalign.files import whole_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +95,7 @@ def write_ratings(path: Path, ratings: Sequence[Rating]) -> None:
         }
         for r in ratings
     ]
-    with whole_table(path) as unfinished:
+    with whole_file(path) as unfinished:
         write_parquet(rows, unfinished, text=("prompt", "sample", *more))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from mmalign.data.cells import failed, number_of, plain_name, relative_to, text_of
 from mmalign.data.pairs import TEXTS, UNLABELLED
 from mmalign.data.tables import TABLE_SUFFIXES, Record, brief, is_file, read_records
-from mmalign.data.writers import whole_table, write_parquet
+from mmalign.data.writers import write_parquet
 from mmalign.errors import DataError
+from mmalign.files import whole_file
 from mmalign.roots import lies_in, outside, root_of
 
 
@@ -64,14 +65,14 @@ def read_pool(path: Path, *, root: Path | None = None) -> Pool:
     if all(map(failed, rows)):
         raise DataError("no sample in it could be scored, as its column status says", file=table)
     scored = all("reward" in row and "score" in row for row in rows)
-    base = root or (Path() if scored else table.parent)
+    base = table.parent if path.is_dir() else root or (Path() if scored else table.parent)
     stepped = any(row.get("step") is not None for row in rows)
     found: dict[str, dict[Path, int]] = {}
     for number, row in enumerate(rows, 1):
         if failed(row):
             continue
         medium = base / text_of(row, column, table, number)
-        inside = base if root or scored else root_of(table)
+        inside = base if scored and root is None else root or root_of(table)
         if not lies_in(medium, inside):
             raise DataError(outside(medium, inside), file=table, row=number, column=column)
         if not is_file(medium):
@@ -120,5 +121,5 @@ def write_unlabelled(path: Path, pairs: Sequence[tuple[str, Path, Path]], *, sou
         }
         for prompt, first, second in pairs
     ]
-    with whole_table(path) as unfinished:
+    with whole_file(path) as unfinished:
         write_parquet(rows, unfinished, text=TEXTS)

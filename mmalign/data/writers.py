@@ -3,14 +3,11 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
-
-from mmalign.errors import ConfigError
-from mmalign.files import whole_file
 
 TableFormat = Literal["table", "jsonl", "csv", "parquet"]
 Row = Mapping[str, Any]
@@ -117,21 +114,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(_plain(value)).replace("\n", " ")
-
-
-@contextmanager
-def whole_table(path: Path) -> Iterator[Path]:
-    """``whole_file``, whose failure is a sentence: no such folder, no permission, a full disk.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    try:
-        with whole_file(path) as unfinished:
-            yield unfinished
-    except OSError as error:
-        said = error.strerror or " ".join(str(error).split())
-        raise ConfigError(f"{path}: cannot be written ({said}); name another file or folder") from None
 
 
 def write_parquet(rows: Sequence[Row], path: Path, *, text: Sequence[str]) -> None:

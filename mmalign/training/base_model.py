@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import yaml
 
+from mmalign.adapters.foreign_code import foreign_code
 from mmalign.adapters.loading import (
     MARKS,
     PIPELINE_INDEX,
@@ -22,6 +23,7 @@ from mmalign.adapters.loading import (
 )
 from mmalign.errors import ConfigError
 from mmalign.training.recipe import Modality, Recipe
+from mmalign.trust import demand
 
 STEPS, GUIDANCE = 28, 4.5
 """Of samples where neither recipe nor model says more."""
@@ -72,7 +74,11 @@ def read_base_model(name: str) -> BaseModel:
     licence = "Apache-2.0" if name.startswith("embedded/") else _licence(folder / "README.md")
     if (folder / SPEECH_INDEX).is_file():
         return BaseModel(name=name, folder=folder, modality="speech", on_tokens=True, licence=licence)
+    for what in foreign_code(folder):
+        demand(name, what)
     pipeline = _json(folder / PIPELINE_INDEX).get("_class_name")
+    if isinstance(pipeline, list):  # code of its own, whose medium only it knows
+        return BaseModel(name=name, folder=folder, on_tokens=False, licence=licence)
     if not isinstance(pipeline, str):
         raise _not_loadable(name, f"{PIPELINE_INDEX} names no class")
     made: Modality | None = "scene3d" if (folder / VIEWS_INDEX).is_file() else pipeline_medium(pipeline)

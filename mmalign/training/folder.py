@@ -127,8 +127,8 @@ class RunFolder:
 
     def _sums(self) -> dict[str, str]:
         path = self.path / SUMS
-        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        lines = path.read_text(errors="replace").split("\n") if path.is_file() else []
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines if line)}
 
     def forget(self, counter: int) -> None:
         """Count from here, leaving out passes that belong to no kept work (checks at load)."""

@@ -14,6 +14,7 @@ from mmalign.data.readers import read_records
 from mmalign.errors import ConfigError, DataError, UnknownNameError
 from mmalign.media import Image
 from mmalign.rewards.cards import load_reward
+from mmalign.roots import rooted
 from mmalign.worlds import shapes
 
 PROMPTS, EACH = 8, 3
@@ -149,7 +150,7 @@ def test_the_same_seed_asks_the_same_and_what_is_known_is_not_asked_again(
     )
     labelled = [{**row, "strength": 1.0} for row in first]
     (tmp_path / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
-    known = ["--known", str(tmp_path / "known.jsonl"), "--per-prompt", "3"]
+    known = ["--known", str(tmp_path / "known.jsonl"), "--per-prompt", "3", "--root", str(world.parent)]
     capsys.readouterr()
     rest = select(world, tmp_path / "c.parquet", "--strategy", "random", *known, count=20)
     assert len(rest) == 3 * PROMPTS - 20
@@ -178,6 +179,8 @@ def test_scores_are_a_pool_too_each_sample_once(world: Path, tmp_path: Path) -> 
         "random",
         "--per-prompt",
         "9",
+        "--root",
+        str(world),
         of=tmp_path / "scores.jsonl",
     )
     assert named(found) == {frozenset({"0-0.png", "0-1.png"})}
@@ -191,7 +194,8 @@ def test_a_label_that_the_reward_does_not_believe_goes_to_a_person(
     assert named(rows) == {frozenset({"0-0.png", "0-1.png"})}
     assert rows[0]["strength"] == 0
     assert "8 labels: 1 for people (12.5%)" in capsys.readouterr().err
-    rest = read_pairs(tmp_path / "rest.parquet")
+    with rooted(world.parent):
+        rest = read_pairs(tmp_path / "rest.parquet")
     assert [pair.chosen.name for pair in rest] == [f"{i}-0.png" for i in range(1, PROMPTS)]
     assert all(pair.annotator == "machine" for pair in rest)
 
@@ -260,5 +264,6 @@ def test_pools_that_cannot_be_read_are_told(world: Path, tmp_path: Path) -> None
 def test_a_pair_that_somebody_labelled_is_written_and_read_as_before(world: Path, tmp_path: Path) -> None:
     kept = read_pairs(world / "labels.jsonl")
     write_pairs(tmp_path / "same.parquet", kept)
-    again = read_pairs(tmp_path / "same.parquet")
+    with rooted(world.parent):
+        again = read_pairs(tmp_path / "same.parquet")
     assert [(p.prompt, p.chosen.name) for p in again] == [(p.prompt, p.chosen.name) for p in kept]

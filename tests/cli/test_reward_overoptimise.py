@@ -43,8 +43,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def report(world: Path, out: Path, *more: str, proxy: str = PROXY, status: int = 0) -> dict[str, Any]:
-    command = ["overoptimise", str(world), "--proxy", proxy, "--true", TRUE, "--out", str(out)]
-    assert reward.main([*command, "--resamples", "50", *more]) == status
+    defaults = {"--proxy": proxy, "--true": TRUE, "--out": str(out), "--resamples": "50"}
+    command = [
+        "overoptimise",
+        str(world),
+        *(part for item in defaults.items() if item[0] not in more for part in item),
+    ]
+    assert reward.main([*command, *more]) == status
     found: dict[str, Any] = json.loads(out.read_text())
     return found
 
@@ -197,7 +202,7 @@ def test_one_sample_of_each_prompt_has_no_best(world: Path, tmp_path: Path) -> N
     table = tmp_path / "one.jsonl"
     table.write_text(json.dumps({"media": str(world / row["file_name"]), "prompt": row["prompt"]}) + "\n")
     with pytest.raises(ConfigError, match="several of each"):
-        report(table, tmp_path / "r.json")
+        report(table, tmp_path / "r.json", "--root", str(world.parent))
 
 
 @pytest.mark.slow
@@ -208,4 +213,4 @@ def test_samples_that_fail_are_counted_and_make_the_exit_status_1(world: Path, t
     listed = [{"media": str(world / row["file_name"]), "prompt": row["prompt"]} for row in rows]
     listed.append({"media": str(tmp_path / "torn.png"), "prompt": rows[0]["prompt"]})
     table.write_text("".join(json.dumps(row) + "\n" for row in listed))
-    assert report(table, tmp_path / "r.json", status=1)["failed"] == 1
+    assert report(table, tmp_path / "r.json", "--root", str(tmp_path.parent), status=1)["failed"] == 1

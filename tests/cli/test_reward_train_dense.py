@@ -170,12 +170,12 @@ def test_what_cannot_be_learned_from_or_would_be_ignored_is_refused(world: Path,
         rows = csv.writer(file)
         rows.writerows([("prompt", "sample"), *((f"thing {i}", world / f"{i}.png") for i in range(4))])
     with pytest.raises(DataError, match="--words FILE"):
-        train(tmp_path / "dull.csv", tmp_path / "x", "--head", "token")
+        train(tmp_path / "dull.csv", tmp_path / "x", "--head", "token", "--root", str(world))
     for options, message in (
         (("--head", "token", "--members", "3"), "--members is for --head linear or deep"),
         (("--tune", "full"), "--tune is for --head token or region"),
         (("--head", "token", "--lora-rank", "4"), "--lora-rank is for --tune lora"),
-        (("--head", "token", "--negatives", "1.0"), r"share in \(0, 1\)"),
+        (("--head", "token", "--negatives", "1.0"), "expected above 0 and below 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(world / "right.jsonl", tmp_path / "x", *options)

@@ -300,9 +300,9 @@ finally:
 @pytest.mark.parametrize(
     ("paths", "out", "said"),
     [
-        ("{folder}/000.png", "{folder}/000.png/scores.jsonl", "000.png/scores.jsonl cannot be written"),
+        ("{folder}/000.png", "{folder}/000.png/scores.jsonl", "000.png/scores.jsonl: could not be written"),
         ("{folder}/000.png", "/proc/scores.jsonl", "/proc/"),
-        ("{folder}/000.png", "{folder}/" + "x" * 300 + ".jsonl", "File name too long"),
+        ("{folder}/000.png", "{folder}/" + "x" * 300 + ".jsonl", "the name is too long for this file system"),
         ("{folder}/" + "x" * 300 + ".png", "{folder}/scores.jsonl", "x" * 300),
     ],
 )

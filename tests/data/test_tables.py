@@ -18,7 +18,8 @@ from mmalign.data.pairs import read_preferences
 from mmalign.data.readers import read_sample_files
 from mmalign.data.tables import read_records, read_rows
 from mmalign.data.unlabelled import read_pool
-from mmalign.errors import ConfigError, DataError
+from mmalign.errors import DataError
+from mmalign.files import WriteError
 from mmalign.media import Image
 
 
@@ -178,7 +179,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence(folder: Path) -> None:
     path = written(folder / "p.json", '[{"caption": "a", "file_name": "a.png"}]')
     written(folder / "file", "")
     for out in (folder / "file" / "out.parquet", folder / ("x" * 300 + ".parquet")):
-        with pytest.raises(ConfigError, match="cannot be written"):
+        with pytest.raises(WriteError, match="could not be written"):
             convert(path, "imagefolder", out)
 
 

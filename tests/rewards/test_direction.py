@@ -157,8 +157,13 @@ def test_groups_of_six_stay_whole_in_any_drawing_batch(
     # Two processes have whole groups each, whose scores are the whole when they are added.
     parts = []
     for rank in range(2):
-        processes = SimpleNamespace(rank=rank, count=2, sum=lambda values: values)
-        monkeypatch.setattr("mmalign.methods.base.Processes", lambda processes=processes: processes)
+
+        def share(total: int, rank: int = rank) -> range:
+            return range(total * rank // 2, total * (rank + 1) // 2)
+
+        processes = SimpleNamespace(rank=rank, count=2, sum=lambda values: values, share=share)
+        for user in ("mmalign.methods.base", "mmalign.rewards.learning"):
+            monkeypatch.setattr(f"{user}.Processes", lambda processes=processes: processes)
         parts.append(task.score(pixels, prompts))
     assert ((parts[0] != 0) & (parts[1] != 0)).sum() == 0
     assert_close(parts[0] + parts[1], found)

@@ -159,12 +159,12 @@ def test_distillation_writes_a_student_of_half_the_layers(tmp_path: Path) -> Non
 
 
 def test_settings_that_a_token_model_would_ignore_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="steps = 4 would be ignored"):
+    with pytest.raises(ConfigError, match=r"sampling\.steps would be ignored"):
         align(replace(SMALL, sampling=replace(SMALL.sampling, steps=4)), tmp_path / "steps")
     with pytest.raises(
         ConfigError, match="flow_dpo learns from latents, and 'embedded/commands' makes tokens"
     ):
-        align(replace(SMALL, method=FlowDPOConfig()), tmp_path / "method")
+        align(replace(SMALL, method=FlowDPOConfig(), sampling=SamplingConfig()), tmp_path / "method")
     image = load_recipe("image/flow_dpo")
     with pytest.raises(
         ConfigError, match="token_dpo learns from tokens, and 'embedded/shapes-flow' makes latents"

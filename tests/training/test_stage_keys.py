@@ -18,6 +18,7 @@ from mmalign.training.folder import RunFolder
 from mmalign.training.recipe import EvaluationConfig, Recipe, SamplingConfig, TrainConfig
 from mmalign.training.recipe_paths import absolute_reward, with_absolute_paths
 from mmalign.training.stage_keys import StageKeys, differences, measured_key, plain, training_key
+from mmalign.trust import trusting
 
 OWN = Recipe(
     name="image/flow_dpo",
@@ -253,5 +254,6 @@ def test_the_code_of_ones_own_reward_is_part_of_it(tmp_path: Path, monkeypatch: 
     found = []
     for text in ("1", "2", "1"):
         (tmp_path / "own_redness.py").write_text(f"raise RuntimeError({text})  # nobody runs this\n")
-        found.append(identity.of_reward(str(tmp_path / "own.yaml")))
+        with trusting([str(tmp_path / "own.yaml")]):
+            found.append(identity.of_reward(str(tmp_path / "own.yaml")))
     assert found[0] == found[2] != found[1]

@@ -82,7 +82,7 @@ OTHERS = (
     _say("reward train", f"reward train --data {PAIRS} --out reward --epochs 3 --members 2 --heldout 0.4"),
     _say("pairs", f"pairs {SCORES} --root ../inputs --out pairs.parquet"),
     _say("export", f"export {RUN} --to merged --out exported --samples 0", reads_run=True),
-    _say("generate", _GENERATE),
+    _say("generate", _GENERATE, resume=(*_GENERATE.split(), "--resume"), begun="drawn/.asked.json"),
     _say("score", _SCORE, resume=(*_SCORE.split(), "--resume"), begun="scores.jsonl.partial"),
 )
 COMMANDS = {command.name: command for command in (*ALIGN, ROUNDS, *OTHERS)}

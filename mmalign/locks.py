@@ -52,8 +52,12 @@ def holds_something(folder: Path) -> bool:
 
 
 @contextmanager
-def locked_output(path: Path) -> Iterator[None]:
+def locked_output(path: Path, *others: Path | None) -> Iterator[None]:
     """Have a file alone, or a folder that is still to be made, while the block runs; the lock lies beside it.
+
+    Args:
+        path: of the output, by which it is locked.
+        others: what else is written with it, of which unfinished versions go too.
 
     Raises:
         LockedError: another process has it.
@@ -61,6 +65,8 @@ def locked_output(path: Path) -> Iterator[None]:
     with writing(path):
         make_folder(path.parent)
     with _locked(path.with_name(f".{path.name[-200:]}{NAME}"), path):
+        for other in filter(None, others):
+            remove_abandoned(other)
         yield
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmalign.locks import LockedError, locked_folder, locked_output
+from mmalign.unfinished import temporary_name
 
 HOLD = """
 import sys
@@ -53,3 +54,17 @@ def test_the_same_process_is_no_exception_and_nothing_is_left(tmp_path: Path) ->
     with locked_folder(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_of_an_output_and_its_companions_goes(tmp_path: Path) -> None:
+    out, partial, other = (tmp_path / name for name in ("a.jsonl", "a.jsonl.partial", "b.jsonl"))
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    left = [
+        tmp_path / temporary_name(path.name).replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+        for path in (out, partial, other)
+    ]
+    for path in left:
+        path.write_text("half")
+    with locked_output(out, partial, None):
+        assert [path.exists() for path in left] == [False, False, True], "only this command's own"

@@ -122,7 +122,7 @@ def convert_table(command: ConvertCommand) -> int:
     from mmalign.data.convert import convert
     from mmalign.locks import locked_output
 
-    with locked_output(command.out):
+    with locked_output(command.out, command.out.with_name(f"{command.out.stem}-media")):
         found = convert(
             command.file,
             command.layout,

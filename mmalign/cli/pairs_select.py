@@ -132,7 +132,7 @@ def main(arguments: Sequence[str]) -> int:
     # --select stands before --help, and takes a number.
     asked = ["--help"] if {"-h", "--help"} & set(arguments) else arguments
     command = parse(SelectCommand, asked, prog="mmalign pairs")
-    with locked_output(command.out):
+    with locked_output(command.out, command.rest):
         return in_root(ask if command.strategy else route, command)
 
 

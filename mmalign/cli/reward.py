@@ -78,7 +78,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UnknownNameError("action of mmalign reward", name, actions)
     kind, act = actions[name]
     command = parse(kind, rest, prog=f"mmalign reward {name}")
-    with nullcontext() if command.out is None else locked_output(command.out):
+    with (
+        nullcontext() if command.out is None else locked_output(command.out, getattr(command, "drawn", None))
+    ):
         try:
             return in_root(act, command)
         except KeyboardInterrupt:

@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         MmalignError: wrong usage; nothing was written.
     """
     command = parse(ScoreCommand, arguments, prog="mmalign score")
-    with nullcontext() if command.out is None else locked_output(command.out):
+    with nullcontext() if command.out is None else locked_output(command.out, _partial_path(command.out)):
         return run(command)
 
 
@@ -202,6 +202,10 @@ def _context(cards: Sequence["RewardCard"]) -> dict[str, bool]:
     return taken | {name: True for card in cards for name in card.needs if name != "prompt"}
 
 
+def _partial_path(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
 @contextmanager
 def _partial(
     command: ScoreCommand,
@@ -228,7 +232,7 @@ def _partial(
     }
     with tempfile.TemporaryDirectory() as folder:
         out = command.out
-        path = Path(folder) / "rows" if out is None else out.with_name(f"{out.name}.partial")
+        path = Path(folder) / "rows" if out is None else _partial_path(out)
         with PartialRows(
             path,
             meant_for=meant_for,

@@ -44,9 +44,10 @@ _LATENT = "--sampling.steps 2"
 
 def _align(recipe: str, *options: str) -> Command:
     words = " ".join((_TRAIN, *options)).split()
+    values = dict(zip(words[::2], words[1::2], strict=True))  # what is said later takes the place of _TRAIN's
     return Command(
         recipe,
-        ("align", recipe, "--out", RUN, *words),
+        ("align", recipe, "--out", RUN, *(word for item in values.items() for word in item)),
         resume=("align", "--resume", RUN),
         begun=f"{RUN}/recipe.yaml",
     )

@@ -39,7 +39,7 @@ def _content(path: Path) -> Any:
 
 def _totals(values: Any) -> Any:
     """A run's state with the sum of its passes, however many attempts they were noted in, and without its digest."""
-    if not isinstance(values, dict) or "passes" not in values:
+    if not isinstance(values, dict) or not values.get("passes"):
         return values
     noted = sum(count for rows in values["passes"].values() for _, count in rows)
     return {**{name: value for name, value in values.items() if name != "sha256"}, "passes": noted}

@@ -26,6 +26,8 @@ MOMENT_S = 0.02
 """The longest such moment."""
 MOST = 6
 """Times that one command is run."""
+DONE = "exists already; give another --out"
+"""What is said of a result that was whole when its command was killed, with nothing left to do but to say so."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def kill_once(place: Place, number: int) -> Kill:
             arguments = command.again(place.work)
         elif ended.status == 0 and not at:
             place.begin(command)  # some changes are made by the clock, and it came to fewer; once more
-        elif ended.status == 0:
+        elif ended.status == 0 or (at and DONE in ended.words):
             result = "; ".join(differences(contents(place.work), wanted)) or rows.GOOD
             break
         else:

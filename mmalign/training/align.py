@@ -69,7 +69,7 @@ def _align(recipe: Recipe, folder: Path) -> Path:
         save_recipe(recipe, run.recipe)
     with console.status(f"loading {recipe.model}"):
         adapter = load_for_training(recipe)
-        recipe = fitted(recipe, adapter.generator)
+        asked, recipe = recipe, fitted(recipe, adapter.generator)
         if main:
             save_recipe(recipe, run.recipe)
         reward = load_weighted(recipe.reward) if recipe.reward and recipe.learns_from_reward else None
@@ -80,7 +80,7 @@ def _align(recipe: Recipe, folder: Path) -> Path:
     task = prepare(recipe, adapter, reward)
     before = judge.side("before", recipe.sampling)
     judge.remember(before)
-    if UNKNOWN in str(key):  # it has been fetched meanwhile
+    if UNKNOWN in str(key) or recipe != asked:  # what was unknown has been fetched, or said by the model
         key = check_unchanged(recipe, keys)
     keys.begin_training(key)
     if recipe.labels is not None:

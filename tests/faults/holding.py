@@ -14,7 +14,7 @@ def holding_before(part: str) -> Callable[[Event], None]:
     done: list[bool] = []
 
     def hold(event: Event) -> None:
-        if not done and part in event.path and not event.path.endswith(".partial"):
+        if not done and part in event.path and not event.path.endswith((".lock", ".partial")):
             done.append(True)
             os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -14,6 +14,7 @@ import torch
 from mmalign.errors import ConfigError, DataError, NonFiniteError
 from mmalign.media import Sample
 from mmalign.methods.configs import FlowDPOConfig, OwnPairs
+from mmalign.resources import resource
 from mmalign.training.align import align, load_for_training
 from mmalign.training.base_model import settled
 from mmalign.training.judging import check_paired
@@ -272,3 +273,25 @@ def test_a_policy_that_is_not_its_reference_does_not_start(
     monkeypatch.setattr(DenoisingGenerator, "attach_lora", moved)
     with pytest.raises(ConfigError, match="policy and reference differ"):
         align(replace(SMALL, evaluation=EvaluationConfig(n=2)), tmp_path / "run")
+
+
+def test_a_run_of_a_model_whose_files_name_no_guidance_can_be_resumed(tmp_path: Path) -> None:
+    """What only the loaded model says is in the saved recipe, and has to be in the key of the stage too."""
+    model = tmp_path / "mine"
+    shutil.copytree(resource("assets") / "shapes-flow", model)
+    (model / "options.json").write_text('{"max_sequence_length": 1}')
+    recipe = replace(
+        SMALL,
+        model=str(model),
+        train=replace(SMALL.train, steps=2),
+        sampling=SamplingConfig(steps=2, batch_size=4),
+        evaluation=EvaluationConfig(n=2),
+    )
+    run = align(recipe, tmp_path / "run")
+    whole = summary(run)
+    (run / "summary.json").unlink()
+    again = load_recipe(str(run / "recipe.yaml"))
+    assert recipe.sampling.guidance is None
+    assert again.sampling.guidance == 4.5
+    align(again, run)
+    assert summary(run) == whole
